@@ -1,0 +1,85 @@
+"""File formats: weights as safetensors, with the layout in the metadata. Nothing here can execute what it reads."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from bbb.errors import InputError
+from bbb.network import BayesianMLP, num_weights
+from bbb.weights import Gaussian
+
+FORMAT = "bbb-weights-1"
+
+
+class WeightsError(InputError):
+    """A weights file that is not there, is damaged, or holds another network than is wanted."""
+
+
+def save_weights(path: Path, network: BayesianMLP, about: Mapping[str, object] | None = None) -> None:
+    """Write a network's posterior, aside and then renamed, so that no half-written file is ever seen.
+
+    Args:
+        path: the file to make or replace.
+        network: its posterior and its layer sizes are written.
+        about: whatever else a reader should know, such as the classes; values must be fit for JSON.
+    """
+    layout = {"format": FORMAT, "posterior": "gaussian", "sizes": list(network.sizes)}
+    metadata = {key: json.dumps(value) for key, value in {**(about or {}), **layout}.items()}
+    tensors = {name: value.cpu().contiguous() for name, value in network.posterior.state_dict().items()}
+    write_aside(path, save(tensors, metadata))
+
+
+def load_weights(path: Path, device: torch.device | None = None) -> tuple[BayesianMLP, dict[str, object]]:
+    """Read a network's posterior.
+
+    Args:
+        path: a file that :func:`save_weights` wrote.
+        device: where the network shall live.
+
+    Returns:
+        The network, and what the file tells about it: ``sizes``, ``posterior`` and what was passed as ``about``.
+
+    Raises:
+        WeightsError: the file is not there, is not of this format, is damaged, or holds values that are not finite.
+    """
+    about, tensors = _read(path)
+    try:
+        sizes = [int(size) for size in about["sizes"]]
+        mean, log_std = tensors["mean"], tensors["log_std"]
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
+    if mean.shape != log_std.shape or mean.shape != (num_weights(sizes),) or not mean.dtype == log_std.dtype:
+        raise WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
+    if not (mean.isfinite().all() and log_std.isfinite().all()):
+        raise WeightsError(f"{path}: holds values that are not finite")
+    return BayesianMLP(sizes, Gaussian(mean, log_std)).to(device), about
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file under another name and move it into place in one step."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: there is no such weights file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: is not a weights file, or is damaged ({error})") from None
+    if about.get("format") != FORMAT or about.get("posterior") != "gaussian":
+        raise WeightsError(f"{path}: not a weights file of this version (wanted format {FORMAT})")
+    return about, tensors

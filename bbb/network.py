@@ -1,0 +1,129 @@
+"""A multilayer perceptron whose weights are arguments.
+
+The network holds the posterior over its weights and nothing else. Weights are drawn as flat vectors ``(S, D)``, viewed
+as layers, and passed to a pure forward function, so that S draws are one batched matrix product and no KL hides in a
+layer between calls. Layout of the flat vector, layer by layer: weight ``(out, in)`` row by row, then bias ``(out,)``.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bbb.weights import Gaussian, WeightDistribution
+
+Layer = tuple[Tensor, Tensor]
+
+
+class BayesianMLP(nn.Module):
+    """An MLP with ReLU units and a distribution over its weights.
+
+    Args:
+        sizes: units of each layer from input to output, such as ``(784, 400, 400, 10)``.
+        posterior: distribution over the ``num_weights(sizes)`` weights.
+
+    Raises:
+        ValueError: the posterior has another number of weights than the layers.
+    """
+
+    def __init__(self, sizes: Sequence[int], posterior: WeightDistribution) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        if posterior.dim != num_weights(self.sizes):
+            raise ValueError(f"sizes={self.sizes}: {num_weights(self.sizes)} weights, the posterior has {posterior.dim}")
+        self.posterior = posterior
+
+    @classmethod
+    def initial(cls, sizes: Sequence[int], init_std: float, generator: torch.Generator) -> "BayesianMLP":
+        """Create a network with a Gaussian posterior, ready to be trained.
+
+        Means start as a ReLU network's weights do, N(0, 2 / fan_in) (He et al. 2015, arXiv 1502.01852); biases at 0.
+
+        Args:
+            sizes: units of each layer from input to output.
+            init_std: standard deviation of every weight's posterior.
+            generator: source of the initial means.
+        """
+        parts = []
+        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+            weight = torch.randn(fan_out * fan_in, generator=generator, device=generator.device)
+            parts += [weight * math.sqrt(2.0 / fan_in), weight.new_zeros(fan_out)]
+        mean = torch.cat(parts)
+        return cls(sizes, Gaussian(mean, torch.full_like(mean, math.log(init_std))))
+
+    def layers(self, w: Tensor) -> list[Layer]:
+        """View weights ``(S, D)`` as layers: pairs of ``(S, out, in)`` and ``(S, out)``."""
+        return unflatten(w, self.sizes)
+
+    def mean_layers(self) -> list[Layer]:
+        """View the posterior's mean as layers of a single draw, S = 1."""
+        return self.layers(self.posterior.mean.unsqueeze(0))
+
+
+def num_weights(sizes: Sequence[int]) -> int:
+    """Count the weights and biases of an MLP with these layer sizes."""
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+
+
+def unflatten(w: Tensor, sizes: Sequence[int]) -> list[Layer]:
+    """View flat weights ``(S, D)`` as layers, without a copy.
+
+    Returns:
+        For each layer its weight ``(S, out, in)`` and bias ``(S, out)``.
+    """
+    shapes = list(zip(sizes, sizes[1:], strict=False))
+    parts = iter(w.split([n for fan_in, fan_out in shapes for n in (fan_in * fan_out, fan_out)], dim=-1))
+    return [(next(parts).unflatten(-1, (fan_out, fan_in)), next(parts)) for fan_in, fan_out in shapes]
+
+
+def mlp(layers: Sequence[Layer], x: Tensor) -> Tensor:
+    """Run the MLP under S sets of weights at once.
+
+    Args:
+        layers: weights ``(S, out, in)`` and biases ``(S, out)`` of each layer.
+        x: inputs ``(B, in)``, shared by all draws.
+
+    Returns:
+        Logits ``(S, B, C)``.
+    """
+    if len(layers[0][0]) == 1:  # a plain product is faster than a batched one of batch size 1
+        h = x
+        for i, (weight, bias) in enumerate(layers):
+            h = F.linear(h if i == 0 else h.relu(), weight[0], bias[0])
+        return h.unsqueeze(0)
+    h = x.expand(len(layers[0][0]), *x.shape)
+    for i, (weight, bias) in enumerate(layers):
+        h = torch.baddbmm(bias.unsqueeze(1), h if i == 0 else h.relu(), weight.transpose(1, 2))
+    return h
+
+
+def local_mlp(
+    mean: Sequence[Layer], log_std: Sequence[Layer], x: Tensor, num_samples: int, generator: torch.Generator
+) -> Tensor:
+    r"""Run the MLP with the local reparameterisation: noise on activations in place of weights.
+
+    Under a factorised Gaussian posterior an activation is Gaussian given its inputs, with mean :math:`\mu x` and
+    variance :math:`\sigma^2 x^2`. Drawing it for each example on its own leaves the expected gradient as it is and
+    lowers its variance (Kingma, Salimans and Welling 2015, section 2.3, arXiv 1506.02557).
+
+    Args:
+        mean: the posterior's means as layers with S = 1.
+        log_std: the logarithms of its standard deviations, likewise.
+        x: inputs ``(B, in)``.
+        num_samples: S, draws of the activations for each input.
+        generator: source of the noise.
+
+    Returns:
+        Logits ``(S, B, C)``.
+    """
+    h = x
+    for i, ((m_weight, m_bias), (s_weight, s_bias)) in enumerate(zip(mean, log_std, strict=True)):
+        h = h if i == 0 else h.relu()
+        centre = F.linear(h, m_weight[0], m_bias[0])
+        variance = F.linear(h * h, torch.exp(2.0 * s_weight[0]), torch.exp(2.0 * s_bias[0]))
+        shape = (num_samples, *centre.shape[-2:])
+        noise = torch.empty(shape, dtype=x.dtype, device=x.device).normal_(generator=generator)
+        h = torch.addcmul(centre, variance.sqrt(), noise)
+    return h

@@ -1,0 +1,102 @@
+r"""The evidence lower bound, in nats, and the schemes that share its KL among minibatches.
+
+For N examples in M minibatches, the cost of minibatch i is (Blundell et al. 2015, eqs. 8 and 9, arXiv 1505.05424)
+
+.. math:: F_i = -\frac1S \sum_s \log p(D_i | w_s) + T \pi_i \, KL(q || p), \qquad \sum_i \pi_i = 1,
+
+so that the costs of an epoch add up to the negative ELBO of the whole training set, at temperature T = 1.
+"""
+
+import torch
+from torch import Tensor
+
+from bbb.weights import Gaussian, WeightDistribution
+
+BETA_TYPES = ("blundell", "standard", "soenderby", "none")
+
+
+def kl_weights(scheme: str, num_batches: int, epoch: int = 0, num_epochs: int = 1) -> list[float]:
+    r"""Share the KL among the minibatches of an epoch.
+
+    - ``standard``: :math:`\pi_i = 1/M` (Graves 2011).
+    - ``blundell``: :math:`\pi_i = 2^{M-i} / (2^M - 1)` (Blundell et al. 2015, section 3.4): the prior speaks first, the
+      data last.
+    - ``soenderby``: ``standard`` times a warm-up that grows linearly from the first epoch and is complete after a
+      quarter of the epochs (Sonderby et al. 2016, arXiv 1602.02282).
+    - ``none``: 0, maximum likelihood of a noisy network.
+
+    Args:
+        scheme: one of the four.
+        num_batches: M, the minibatches that an epoch really has.
+        epoch: epochs finished before this one.
+        num_epochs: epochs of the whole training.
+
+    Returns:
+        :math:`\pi_1, \dots, \pi_M`, which sum to one but for ``none`` and during a warm-up.
+
+    Raises:
+        ValueError: unknown scheme.
+    """
+    if scheme == "none":
+        return [0.0] * num_batches
+    if scheme == "blundell":  # divided through by 2^M, which would overflow
+        return [0.5**i / (1.0 - 0.5**num_batches) for i in range(1, num_batches + 1)]
+    if scheme == "standard":
+        return [1.0 / num_batches] * num_batches
+    if scheme == "soenderby":
+        return [min(1.0, 4.0 * (epoch + 1) / num_epochs) / num_batches] * num_batches
+    raise ValueError(f"beta_type={scheme}: must be one of {', '.join(BETA_TYPES)}")
+
+
+def kl_divergence(
+    posterior: WeightDistribution,
+    prior: WeightDistribution,
+    draws: tuple[Tensor, Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Evaluate KL(posterior || prior): closed form for two Gaussians, else the mean of log q - log p over draws.
+
+    Args:
+        posterior: q.
+        prior: p.
+        draws: weights ``(S, D)`` from q and their log-densities ``(S,)``; a single fresh draw where they are needed
+            and not given.
+        generator: source of the fresh draw.
+
+    Returns:
+        A scalar, in nats.
+    """
+    if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian):
+        return posterior.kl_divergence(prior)
+    w, log_q = draws if draws is not None else posterior.rsample(1, generator)
+    return (log_q - prior.log_prob(w)).mean()
+
+
+def negative_elbo(nll: Tensor, kl: Tensor, kl_weight: float = 1.0, temperature: float = 1.0) -> Tensor:
+    """Combine the two terms of a minibatch's cost.
+
+    Args:
+        nll: negative log-likelihood summed over the minibatch, ``(S,)``: one for each draw of the weights, in nats.
+        kl: KL(q || p), a scalar, in nats.
+        kl_weight: this minibatch's share of the KL; 1 where the minibatch is the whole training set.
+        temperature: T; 1 is the ELBO, below 1 a cold posterior (Wenzel et al. 2020, arXiv 2002.02405).
+
+    Returns:
+        A scalar, in nats.
+    """
+    return nll.mean() + (temperature * kl_weight) * kl
+
+
+def log_likelihood_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum the negative log-likelihood of a minibatch under each draw.
+
+    Args:
+        logits: ``(S, B, C)``.
+        labels: ``(B,)``, integers below C.
+
+    Returns:
+        ``(S,)``, in nats.
+    """
+    num_samples = len(logits)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(num_samples), reduction="none")
+    return loss.view(num_samples, -1).sum(1)

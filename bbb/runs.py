@@ -1,0 +1,149 @@
+"""The layout of ``results/``: a folder for each experiment, in it a numbered folder for each run.
+
+Beside the run folders lie ``log.txt``, ``weights.safetensors`` and ``training.png`` of the last completed run. They are
+links through ``latest``, a link to that run's folder, so that all three change in one move.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bbb.errors import InputError
+from bbb.settings import RESULTS
+
+PUBLISHED = ("log.txt", "weights.safetensors", "training.png")
+WEIGHTS = "weights.safetensors"
+
+
+class ResultsError(InputError):
+    """A results folder that cannot be written, or a run that is not there."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recorded run: its folder, Sacred's status (``COMPLETED``, ``RUNNING``, ...), configuration and result."""
+
+    folder: Path
+    status: str
+    config: dict[str, object]
+    result: dict[str, float]
+
+
+def experiment_folder(experiment_name: str, root: Path = Path(RESULTS)) -> Path:
+    """Return the folder of an experiment.
+
+    Raises:
+        ResultsError: a link in the way leads out of ``results/``.
+    """
+    folder = root / experiment_name
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise ResultsError(f"experiment_name={experiment_name}: {folder} is a link that leads out of {root}/")
+    return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Try whether a run folder could be made, and leave nothing behind.
+
+    Raises:
+        ResultsError: it could not.
+    """
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder):
+            pass
+    except OSError as error:
+        raise ResultsError(
+            f"{folder}: results cannot be written there ({error.strerror}); make it writable or choose another "
+            "experiment_name"
+        ) from None
+    finally:
+        for parent in made:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def publish(run_folder: Path) -> None:
+    """Make a completed run the one whose files are found in the experiment's folder, in one move.
+
+    Where the file system knows no links, the files are copied instead, each in one move.
+    """
+    experiment = run_folder.parent
+    try:
+        _link(Path(run_folder.name), experiment / "latest")
+        for name in PUBLISHED:
+            if not (experiment / name).is_symlink():
+                _link(Path("latest") / name, experiment / name)
+    except OSError:
+        for name in PUBLISHED:
+            aside = experiment / f".{name}.{os.getpid()}"
+            shutil.copyfile(run_folder / name, aside)
+            os.replace(aside, experiment / name)
+
+
+def find_weights(pretrained: str, root: Path = Path(RESULTS)) -> Path:
+    """Find the weights that the key ``pretrained`` means.
+
+    Args:
+        pretrained: a weights file, a run folder, or the name of an experiment, whose last completed run is taken.
+        root: the results folder.
+
+    Raises:
+        ResultsError: there are none.
+    """
+    name = pretrained.removeprefix(f"{RESULTS}/")
+    for path in (Path(pretrained), Path(pretrained) / WEIGHTS, root / name / WEIGHTS):
+        if path.is_file():
+            return path.resolve()
+    raise ResultsError(
+        f"pretrained={pretrained!r}: there is no weights file, run folder or completed experiment of this name; "
+        f"completed under {root}/: {', '.join(_completed(root)) or 'none'}"
+    )
+
+
+def find_runs(root: Path = Path(RESULTS), **config: object) -> list[Run]:
+    """Read the runs recorded below ``root``, oldest first within an experiment.
+
+    Args:
+        root: the results folder, or one experiment's.
+        config: keys and values that a run's configuration must have.
+    """
+    runs = [_read_run(path.parent) for path in sorted(root.rglob("run.json"), key=_order)]
+    return [run for run in runs if run is not None and config.items() <= _hashable(run.config).items()]
+
+
+def _link(target: Path, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(target)
+    os.replace(aside, path)
+
+
+def _completed(root: Path) -> Iterator[str]:
+    for path in sorted(root.rglob(WEIGHTS)):
+        if not path.parent.name.isdigit() and path.parent.name != "latest":
+            yield str(path.parent.relative_to(root))
+
+
+def _order(path: Path) -> tuple[str, int]:
+    number = path.parent.name
+    return str(path.parent.parent), int(number) if number.isdigit() else -1
+
+
+def _read_run(folder: Path) -> Run | None:
+    """Read a run's record; None where it is being written at this moment or is damaged."""
+    try:
+        record = json.loads((folder / "run.json").read_text())
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return Run(folder, record.get("status", "UNKNOWN"), config, record.get("result") or {})
+
+
+def _hashable(config: dict[str, object]) -> dict[str, object]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}

@@ -1,0 +1,203 @@
+"""Distributions over weight vectors.
+
+A distribution here lives on R^D, the weights and biases of a whole network laid out in one flat vector (see
+:mod:`bbb.network` for the layout). Flat vectors keep the optimiser, the noise and the KL to a few passes over memory,
+which is what one training step costs beyond the deterministic network. Log-probabilities have shape ``(S,)``: one
+number, in nats, for each of S draws.
+
+Posterior and prior share these types: ``posterior.frozen()`` is a prior.
+"""
+
+import copy
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+class WeightDistribution(nn.Module):
+    """A distribution over weight vectors in R^D; the base of everything that can be a posterior or a prior.
+
+    Args:
+        dim: D, the number of weights.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw weights by reparameterisation, with their log-density.
+
+        Args:
+            num_samples: S, the number of independent draws.
+            generator: source of the noise, on the device of the parameters.
+
+        Returns:
+            Weights ``(S, D)`` and log-densities ``(S,)`` in nats, both differentiable in the parameters.
+        """
+        raise NotImplementedError
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        """Evaluate the log-density of weights ``(S, D)``: ``(S,)``, in nats."""
+        raise NotImplementedError
+
+    def frozen(self) -> Self:
+        """Copy the distribution as it is now, without gradients: what turns a posterior into a prior."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+
+class Gaussian(WeightDistribution):
+    r"""Fully factorised Gaussian, :math:`N(\mu, \mathrm{diag}(\sigma^2))`.
+
+    The posterior of Blundell et al. 2015, section 3.2 (arXiv 1505.05424), with log sigma in place of their rho:
+    ``exp`` costs a fraction of ``softplus`` and the scale of a KL gradient does not depend on sigma.
+
+    Args:
+        mean: ``(D,)``, or a scalar shared by all weights.
+        log_std: natural logarithm of the standard deviation, ``(D,)`` or a scalar.
+        dim: D; needed where both parameters are scalars.
+    """
+
+    def __init__(self, mean: Tensor, log_std: Tensor, dim: int | None = None) -> None:
+        super().__init__(dim if dim is not None else max(mean.numel(), log_std.numel()))
+        self.mean = nn.Parameter(mean)
+        self.log_std = nn.Parameter(log_std)
+
+    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        noise = torch.empty(num_samples, self.dim, dtype=self.mean.dtype, device=self.mean.device)
+        noise.normal_(generator=generator)
+        return _GaussianSample.apply(self.mean.expand(self.dim), self.log_std.expand(self.dim), noise)
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        z = (w - self.mean) * torch.exp(-self.log_std)
+        return -0.5 * torch.linalg.vecdot(z, z) - self.log_std.expand(self.dim).sum() - 0.5 * self.dim * LOG_2PI
+
+    def kl_divergence(self, prior: "Gaussian") -> Tensor:
+        r"""Evaluate KL(self || prior) in closed form.
+
+        .. math:: \sum_d \log\frac{\sigma_p}{\sigma_q} + \frac{\sigma_q^2 + (\mu_q - \mu_p)^2}{2\sigma_p^2} - \frac12
+
+        Args:
+            prior: a Gaussian over the same weights. No gradient flows into it.
+
+        Returns:
+            A scalar, in nats.
+        """
+        return _GaussianKL.apply(self.mean, self.log_std, prior.mean.detach(), prior.log_std.detach(), self.dim)
+
+
+class ScaleMixture(WeightDistribution):
+    r"""Mixture of two zero-mean Gaussians for each weight, the prior of Blundell et al. 2015, eq. 7 (arXiv 1505.05424).
+
+    .. math:: p(w) = \prod_d \pi N(w_d; 0, \sigma_1^2) + (1 - \pi) N(w_d; 0, \sigma_2^2)
+
+    Args:
+        dim: D, the number of weights.
+        pi: probability of the wide component, in (0, 1).
+        std1: standard deviation of the wide component.
+        std2: standard deviation of the narrow component, at most ``std1``.
+
+    Raises:
+        ValueError: ``pi`` is not in (0, 1), or not ``std1 >= std2 > 0``.
+    """
+
+    def __init__(self, dim: int, pi: float, std1: float, std2: float) -> None:
+        super().__init__(dim)
+        if not 0.0 < pi < 1.0:
+            raise ValueError(f"pi={pi}: the probability of the wide component must lie between 0 and 1, exclusive")
+        if not std1 >= std2 > 0.0:
+            raise ValueError(f"std1={std1}, std2={std2}: the scales must be positive, the wide one (std1) first")
+        self.pi, self.std1, self.std2 = pi, std1, std2
+
+    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw from the prior: weights ``(S, D)`` on the generator's device, and log-densities ``(S,)``."""
+        device = generator.device if generator is not None else None
+        wide = torch.rand(num_samples, self.dim, generator=generator, device=device) < self.pi
+        noise = torch.randn(num_samples, self.dim, generator=generator, device=device)
+        w = noise * torch.where(wide, self.std1, self.std2)
+        return w, self.log_prob(w)
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        return _ScaleMixtureLogProb.apply(w, self.pi, self.std1, self.std2)
+
+
+class _GaussianSample(torch.autograd.Function):
+    """w = mean + exp(log_std) * noise with log q(w), and their gradient in three passes over memory."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        std = log_std.exp()
+        ctx.save_for_backward(std, noise)
+        log_q = -0.5 * torch.linalg.vecdot(noise, noise) - log_std.sum() - 0.5 * mean.numel() * LOG_2PI
+        return torch.addcmul(mean, std, noise), log_q
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad_w: Tensor, grad_log_q: Tensor) -> tuple[Tensor, Tensor, None]:
+        # w moves with mean at rate 1 and with log_std at rate std * noise; log q(w(noise)) depends on log_std alone.
+        std, noise = ctx.saved_tensors
+        if len(grad_w) == 1:
+            grad_mean, along_noise = grad_w[0], grad_w[0] * noise[0]
+        else:
+            grad_mean, along_noise = grad_w.sum(0), torch.einsum("sd,sd->d", grad_w, noise)
+        return grad_mean, torch.addcmul(-grad_log_q.sum(), along_noise, std), None
+
+
+class _GaussianKL(torch.autograd.Function):
+    """Closed-form KL of two factorised Gaussians; the gradient reuses the variance of the forward pass."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, mean: Tensor, log_std: Tensor, p_mean: Tensor, p_log_std: Tensor, dim: int) -> Tensor:
+        precision = torch.exp(-2.0 * p_log_std)
+        shift = (mean - p_mean) * precision
+        ratio = torch.exp(2.0 * log_std) * precision
+        ctx.save_for_backward(shift, ratio)
+        ctx.shapes = mean.shape, log_std.shape
+        ctx.dim = dim
+        quadratic = _total(ratio, dim) + _total(shift * (mean - p_mean), dim)
+        return _total(p_log_std, dim) - _total(log_std, dim) + 0.5 * (quadratic - dim)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        shift, ratio = ctx.saved_tensors
+        mean_shape, log_std_shape = ctx.shapes
+        grad_mean = (shift * grad).expand(ctx.dim).sum_to_size(mean_shape)
+        grad_log_std = ((ratio - 1.0) * grad).expand(ctx.dim).sum_to_size(log_std_shape)
+        return grad_mean, grad_log_std, None, None, None
+
+
+class _ScaleMixtureLogProb(torch.autograd.Function):
+    r"""Log-density of the scale mixture and its gradient, from one sigmoid and one log for each weight.
+
+    With r = p(wide | w), Bayes' rule reads log p(w) = log pi N(w; 0, std1^2) - log r(w). r never falls below its value
+    at w = 0, so its logarithm is finite for every w, and the gradient -w (r / std1^2 + (1 - r) / std2^2) never dies.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, w: Tensor, pi: float, std1: float, std2: float) -> Tensor:
+        precision1, precision2 = std1**-2, std2**-2
+        log_odds_at_zero = w.new_tensor(math.log(pi / std1) - math.log((1.0 - pi) / std2))
+        wide = torch.addcmul(log_odds_at_zero, w, w, value=0.5 * (precision2 - precision1)).sigmoid_()
+        ctx.save_for_backward(w, wide)
+        ctx.precisions = precision1, precision2
+        log_wide = w.shape[-1] * (math.log(pi / std1) - 0.5 * LOG_2PI) - 0.5 * precision1 * torch.linalg.vecdot(w, w)
+        return log_wide - wide.log().sum(-1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        w, wide = ctx.saved_tensors
+        precision1, precision2 = ctx.precisions
+        slope = (wide * (precision1 - precision2)).add_(precision2)
+        return slope.mul_(w).mul_(-grad.unsqueeze(-1)), None, None, None
+
+
+def _total(x: Tensor, dim: int) -> Tensor:
+    """Sum over the D weights of a ``(D,)`` vector or of a scalar that stands for all of them."""
+    return x.sum() if x.numel() == dim else x.sum() * dim

@@ -1,0 +1,172 @@
+"""Bayes by Backprop on MNIST: train a Bayesian neural network and keep a record of it.
+
+Examples:
+  python experiment.py with blundell                     as in Blundell et al. 2015, on MNIST
+  python experiment.py with blundell dataset=digits8x8   on the embedded digits, without a download
+  python experiment.py with best num_hidden=800 experiment_name=wide
+  python experiment.py print_config with best            every key, its value and its meaning
+
+Named configurations are files in configs/; results go to results/<experiment_name>/.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+with warnings.catch_warnings():  # Sacred imports pkg_resources, whose deprecation its users cannot mend
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    from sacred import SETTINGS, Experiment
+    from sacred.observers import FileStorageObserver
+    from sacred.run import Run
+
+from bbb import machine, pipeline, runs
+from bbb.errors import InputError
+from bbb.settings import Settings, nearest
+from bbb.training import Epoch
+
+ROOT = Path(runs.RESULTS)
+CONFIGS = Path(__file__).resolve().parent / "configs"
+DEFAULT = CONFIGS / "default.yaml"
+NAMED = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml")) if path != DEFAULT}
+INTERRUPTED = 130
+
+SETTINGS.CAPTURE_MODE = "sys"  # capturing file descriptors would swallow the progress bar
+SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes a second, each time
+
+
+
+def has_commit() -> bool:
+    """Tell whether git can name the commit of this code; Sacred fails where it cannot."""
+    git = shutil.which("git")
+    command = [git, "-C", str(CONFIGS.parent), "rev-parse", "--verify", "HEAD"]
+    return git is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+ex = Experiment("bbb", save_git_info=has_commit())
+ex.add_config(str(DEFAULT))
+for config_name, config_path in NAMED.items():
+    ex.add_named_config(config_name, str(config_path))
+
+
+@contextmanager
+def refusing_bad_input() -> Iterator[None]:
+    """Turn an :class:`InputError` into its lines on standard error and exit status 1."""
+    try:
+        yield
+    except InputError as error:
+        raise SystemExit("\n".join(f"error: {line}" for line in str(error).splitlines())) from None
+
+
+@ex.option_hook
+def leave_judging_to_settings(options: dict) -> None:
+    """Silence Sacred's warnings of new keys and changed types: what is wrong is refused by ``bbb.settings``."""
+    options["--force"] = True
+
+
+@ex.config_hook
+def judge(config: dict, command_name: str, logger: object) -> dict:
+    """Refuse a bad configuration before anything is written; else choose the folder that records the run."""
+    if command_name in ("main", "print_config"):
+        with refusing_bad_input():
+            settings = Settings.from_config(config)
+            if command_name == "main":
+                pipeline.check(settings, ROOT)
+                folder = runs.experiment_folder(settings.experiment_name, ROOT)
+                ex.observers[:] = [FileStorageObserver(folder, source_dir=ROOT / "_sources")]
+    return {}
+
+
+@ex.main
+def main(_config: dict, _run: Run) -> dict[str, float]:
+    """Train on one task and evaluate; the default command."""
+    settings = Settings.from_config(_config)
+    machine.set_up(settings.num_threads)
+    device = machine.find_device(settings.device)
+    folder = Path(_run.observers[0].dir) if _run.observers else None
+    print(f"{settings.experiment_name}: {settings.dataset} on {device}{f', results in {folder}' if folder else ''}")
+    with tqdm(unit=" steps", file=sys.__stderr__, disable=None, dynamic_ncols=True, mininterval=0.5) as bar:
+
+        def on_step(step: int, num_steps: int) -> None:
+            bar.total = num_steps
+            bar.update()
+
+        def on_epoch(epoch: Epoch) -> None:
+            bar.write(pipeline.describe(epoch, settings.num_epochs), file=sys.stdout)
+            log(_run, epoch)
+
+        with refusing_bad_input():
+            result = pipeline.run(settings, device, folder, on_epoch, on_step, ROOT).as_dict()
+    print(", ".join(f"{name} {value:.4g}" for name, value in result.items()))
+    if folder is not None:
+        runs.publish(folder)
+    return result
+
+
+@ex.command(unobserved=True)
+def print_config(_config: dict) -> None:
+    """Print every key with its value and its meaning; * marks what differs from the default."""
+    for line in DEFAULT.read_text().splitlines():
+        if entry := re.fullmatch(r"(\w+): +(.*?) +# (.*)", line):
+            key, default, meaning = entry.groups()
+            value = str(list(_config[key]) if key == "digits" else _config[key])
+            changed = value != {"null": "None"}.get(default, default)
+            print(f"{'*' if changed else ' '} {f'{key} = {value}':<36} # {meaning}")
+        elif line.startswith("# ---"):
+            print(line)
+
+
+def log(run: Run, epoch: Epoch) -> None:
+    """Log an epoch's metrics with Sacred, as ``train.nll`` and so on."""
+    for part, names in {"train": ("nll", "kl", "elbo", "accuracy"), "validation": ("accuracy", "nll")}.items():
+        for name in names:
+            value = getattr(epoch, f"{part}_{name}")
+            if value is not None:
+                run.log_scalar(f"{part}.{name}", value, epoch.number)
+
+
+def check_words(words: list[str]) -> list[str]:
+    """Refuse an unknown command or named configuration, and let named configurations win over files of their names.
+
+    Args:
+        words: the command line without the program's name.
+
+    Returns:
+        The words to hand to Sacred.
+
+    Raises:
+        InputError: a word is not known; the message suggests the nearest.
+    """
+    commands = [command for command, _ in ex.gather_commands()]
+    command = words[0] if words and not words[0].startswith("-") else "main"
+    if command in NAMED:
+        raise InputError(f"{command}: is a named configuration, not a command; write: with {command}")
+    if command not in ("with", "help", *commands):
+        raise InputError(f"{command}: unknown command{nearest(command, ['with', *commands])}")
+    if words[-1:] == ["with"]:
+        raise InputError(f"with: name a configuration ({', '.join(NAMED)}) or set a key, as in num_epochs=10")
+    checked = list(words)
+    for i, word in enumerate(words):
+        if "with" not in words[:i] or "=" in word or word.startswith("-"):
+            continue
+        if word in NAMED:
+            checked[i] = str(NAMED[word]) if Path(word).is_file() else word
+        elif not (Path(word).is_file() and Path(word).suffix in (".yaml", ".yml", ".json")):
+            raise InputError(f"{word}: unknown named configuration{nearest(word, NAMED)}")
+    return checked
+
+
+if __name__ == "__main__":
+    try:
+        with refusing_bad_input():
+            arguments = check_words(sys.argv[1:])
+        ex.run_commandline([sys.argv[0], *arguments])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
