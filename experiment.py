@@ -9,6 +9,7 @@ Examples:
 Named configurations are files in configs/; results go to results/<experiment_name>/.
 """
 
+import logging
 import re
 import shutil
 import subprocess
@@ -16,8 +17,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
+from docopt import DocoptExit
 from tqdm import tqdm
 
 with warnings.catch_warnings():  # Sacred imports pkg_resources, whose deprecation its users cannot mend
@@ -41,7 +44,6 @@ SETTINGS.CAPTURE_MODE = "sys"  # capturing file descriptors would swallow the pr
 SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes a second, each time
 
 
-
 def has_commit() -> bool:
     """Tell whether git can name the commit of this code; Sacred fails where it cannot."""
     git = shutil.which("git")
@@ -50,6 +52,13 @@ def has_commit() -> bool:
 
 
 ex = Experiment("bbb", save_git_info=has_commit())
+ex.logger = logging.getLogger("bbb")  # quiet unless something is wrong; -l INFO makes Sacred talk
+ex.logger.addHandler(logging.StreamHandler())
+ex.logger.setLevel(logging.WARNING)
+for source_file in sorted((CONFIGS.parent / "bbb").glob("*.py")):
+    ex.add_source_file(str(source_file))
+for package in ("torch", "torchvision", "torchmetrics", "safetensors", "scikit-learn"):
+    ex.add_package_dependency(package, version(package))
 ex.add_config(str(DEFAULT))
 for config_name, config_path in NAMED.items():
     ex.add_named_config(config_name, str(config_path))
@@ -68,14 +77,16 @@ def refusing_bad_input() -> Iterator[None]:
 def leave_judging_to_settings(options: dict) -> None:
     """Silence Sacred's warnings of new keys and changed types: what is wrong is refused by ``bbb.settings``."""
     options["--force"] = True
+    if options.get("--id") is not None or options.get("--queue"):
+        raise SystemExit("error: --id, --queue: not for this experiment; runs number themselves and start at once")
 
 
 @ex.config_hook
 def judge(config: dict, command_name: str, logger: object) -> dict:
     """Refuse a bad configuration before anything is written; else choose the folder that records the run."""
-    if command_name in ("main", "print_config"):
+    if command_name in ("main", "print_config", "save_config"):
         with refusing_bad_input():
-            settings = Settings.from_config(config)
+            settings = Settings.from_config({key: config[key] for key in config if key != "config_filename"})
             if command_name == "main":
                 pipeline.check(settings, ROOT)
                 folder = runs.experiment_folder(settings.experiment_name, ROOT)
@@ -149,11 +160,14 @@ def check_words(words: list[str]) -> list[str]:
         raise InputError(f"{command}: is a named configuration, not a command; write: with {command}")
     if command not in ("with", "help", *commands):
         raise InputError(f"{command}: unknown command{nearest(command, ['with', *commands])}")
+    if command == "help" and not {*words[1:]} <= {*commands}:
+        raise InputError(f"help: there is help for {', '.join(commands)}")
     if words[-1:] == ["with"]:
         raise InputError(f"with: name a configuration ({', '.join(NAMED)}) or set a key, as in num_epochs=10")
+    take_a_value = {flag for option in ex.all_cli_options if option.arg for flag in option.get_flags()}
     checked = list(words)
     for i, word in enumerate(words):
-        if "with" not in words[:i] or "=" in word or word.startswith("-"):
+        if "with" not in words[:i] or "=" in word or word.startswith("-") or words[i - 1] in take_a_value:
             continue
         if word in NAMED:
             checked[i] = str(NAMED[word]) if Path(word).is_file() else word
@@ -162,11 +176,18 @@ def check_words(words: list[str]) -> list[str]:
     return checked
 
 
-if __name__ == "__main__":
+def command_line(argv: list[str]) -> None:
+    """Run a command line, ``argv`` with the program's name first; leaves by SystemExit where something went wrong."""
     try:
         with refusing_bad_input():
-            arguments = check_words(sys.argv[1:])
-        ex.run_commandline([sys.argv[0], *arguments])
+            words = check_words(argv[1:])
+        ex.run_commandline([argv[0], *words])
+    except DocoptExit:
+        sys.exit(f"error: cannot make sense of: {' '.join(argv[1:])}; see python experiment.py --help")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    command_line(sys.argv)

@@ -192,10 +192,11 @@ def _load_torchvision(name: str, data_dir: Path) -> tuple[Split, Split]:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints each attempt at each mirror
             train, test = (dataset(str(data_dir), train=part, download=bool(missing)) for part in (True, False))
     except (URLError, OSError, RuntimeError) as error:
+        reason = str(error).replace("\n", " ")
         raise DataError(
-            f"dataset={name}: {', '.join(missing) or 'the files'} cannot be read or downloaded ({error}); "
-            f"put {', '.join(_IDX_FILES)} into {folder}, or run on the embedded digits: "
-            "python experiment.py with blundell dataset=digits8x8"
+            f"dataset={name}: cannot read or download it; put {', '.join(_IDX_FILES)} into {folder} or name another "
+            "data_dir, or run on the embedded digits: python experiment.py with blundell dataset=digits8x8 "
+            f"(the reason was: {reason})"
         ) from error
     for file in missing:
         _check_file(name, folder / file)

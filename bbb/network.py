@@ -7,6 +7,7 @@ layer between calls. Layout of the flat vector, layer by layer: weight ``(out, i
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,9 @@ class BayesianMLP(nn.Module):
         super().__init__()
         self.sizes = tuple(sizes)
         if posterior.dim != num_weights(self.sizes):
-            raise ValueError(f"sizes={self.sizes}: {num_weights(self.sizes)} weights, the posterior has {posterior.dim}")
+            raise ValueError(
+                f"sizes={self.sizes}: {num_weights(self.sizes)} weights, the posterior has {posterior.dim}"
+            )
         self.posterior = posterior
 
     @classmethod
@@ -47,7 +50,7 @@ class BayesianMLP(nn.Module):
             generator: source of the initial means.
         """
         parts = []
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        for fan_in, fan_out in pairwise(sizes):
             weight = torch.randn(fan_out * fan_in, generator=generator, device=generator.device)
             parts += [weight * math.sqrt(2.0 / fan_in), weight.new_zeros(fan_out)]
         mean = torch.cat(parts)
@@ -64,7 +67,7 @@ class BayesianMLP(nn.Module):
 
 def num_weights(sizes: Sequence[int]) -> int:
     """Count the weights and biases of an MLP with these layer sizes."""
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
 
 
 def unflatten(w: Tensor, sizes: Sequence[int]) -> list[Layer]:
@@ -73,7 +76,7 @@ def unflatten(w: Tensor, sizes: Sequence[int]) -> list[Layer]:
     Returns:
         For each layer its weight ``(S, out, in)`` and bias ``(S, out)``.
     """
-    shapes = list(zip(sizes, sizes[1:], strict=False))
+    shapes = list(pairwise(sizes))
     parts = iter(w.split([n for fan_in, fan_out in shapes for n in (fan_in * fan_out, fan_out)], dim=-1))
     return [(next(parts).unflatten(-1, (fan_out, fan_in)), next(parts)) for fan_in, fan_out in shapes]
 

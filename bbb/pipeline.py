@@ -1,6 +1,5 @@
 """One experiment, from settings to result. Needs no Sacred: a notebook can call :func:`run`."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bbb import checkpoint, data, evaluation, figures, machine, priors, runs, training
 from bbb.data import Split
-from bbb.network import BayesianMLP, num_weights
+from bbb.network import BayesianMLP
 from bbb.settings import Settings
 from bbb.training import Epoch
 from bbb.weights import WeightDistribution
@@ -56,8 +55,8 @@ def check(settings: Settings, root: Path) -> None:
         root: the results folder.
 
     Raises:
-        bbb.errors.InputError: the device, the data, the pretrained weights or the results folder cannot be used; its message
-            says which, and what to do.
+        bbb.errors.InputError: the device, the data, the pretrained weights or the results folder cannot be used; the
+            message says which, and what to do.
     """
     machine.find_device(settings.device)
     task = load_task(settings, torch.device("cpu"))
@@ -88,14 +87,15 @@ def run(
 
     Raises:
         bbb.errors.InputError: as :func:`check`.
-        bbb.training.Diverged: the loss became NaN or infinite.
+        bbb.training.DivergedError: the loss became NaN or infinite.
     """
     start = time.perf_counter()
     task = load_task(settings, device)
     network = create_network(settings, task, device, root)
     prior = create_prior(settings, network.posterior.dim, device)
     history = []
-    for epoch in _fit(settings, task, network, prior, on_step):
+    plan, noise = settings.subset(training.Plan), _noise(settings, device)
+    for epoch in training.fit(network, prior, task.train, task.validation, plan, noise, on_step):
         history.append(epoch)
         if folder is not None:
             with open(folder / "log.txt", "a") as log:
@@ -169,17 +169,11 @@ def save_figure(path: Path, figure: Figure) -> None:
     aside.replace(path)
 
 
-def _fit(settings, task, network, prior, on_step):
-    steps = settings.num_epochs * data.num_batches(task.train, settings.batch_size)
-    done = iter(range(1, steps + 1))
-    noise = training.Noise(
+def _noise(settings: Settings, device: torch.device) -> training.Noise:
+    return training.Noise(
         order=_generator(settings, "order"),
-        weights=_generator(settings, "weights", task.train.labels.device),
+        weights=_generator(settings, "weights", device),
         validation_seed=_seed(settings, "validation"),
-    )
-    plan = settings.subset(training.Plan)
-    return training.fit(
-        network, prior, task.train, task.validation, plan, noise, on_step=lambda: on_step(next(done), steps)
     )
 
 

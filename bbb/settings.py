@@ -95,7 +95,7 @@ class Settings:
     validation_fraction: Annotated[float, _number("share of the training set", ge=0, lt=1)]
     num_layers: Annotated[int, _integer("hidden layers", 1, 32)]
     num_hidden: Annotated[int, _integer("units a hidden layer", 1, 8192)]
-    num_flows: Annotated[Literal[0], Field(description="0, since normalizing flows have not landed yet")]
+    num_flows: Annotated[int, Field(description="0, since normalizing flows have not landed yet", ge=0, le=0)]
     num_epochs: Annotated[int, _integer("epochs", 1, 1_000_000)]
     batch_size: Annotated[int, _integer("images", 1, 60_000)]
     num_samples: Annotated[int, _integer("draws of the weights", 1, 1024)]
@@ -147,20 +147,19 @@ class Settings:
         try:
             return cls(**config)
         except ValidationError as errors:
-            lines = [cls._explain(error) for error in errors.errors(include_url=False)]
+            lines = [cls._explain(error, config) for error in errors.errors(include_url=False)]
             raise SettingsError("\n".join(dict.fromkeys(lines))) from None
 
     @classmethod
-    def _explain(cls, error: Mapping[str, Any]) -> str:
+    def _explain(cls, error: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         if not error["loc"]:  # a rule about several keys says all itself
             return error["msg"].removeprefix("Value error, ")
-        key, value = error["loc"][0], error["input"]
-        known = cls.__pydantic_fields__
+        key, known = error["loc"][0], cls.__pydantic_fields__
         if key not in known:
             return f"{key}: unknown key{nearest(str(key), known)}"
         if error["type"] == "missing":
             return f"{key}: missing; it must be {known[key].description}"
-        hint = ""
+        value, hint = config[key], ""
         if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
             hint = "; YAML reads this as text, write it with a decimal point, as in 0.001"
         return f"{key}={value!r}: must be {known[key].description}{hint}"

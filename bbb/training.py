@@ -51,7 +51,7 @@ class Epoch:
     seconds: float
 
 
-class Diverged(InputError):
+class DivergedError(InputError):
     """The loss became NaN or infinite."""
 
 
@@ -75,7 +75,7 @@ def fit(
     validation: Split | None,
     plan: Plan,
     noise: Noise,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[int, int], None] = lambda step, num_steps: None,
 ) -> Iterator[Epoch]:
     """Minimise the negative ELBO, an epoch at a time.
 
@@ -86,16 +86,17 @@ def fit(
         validation: what to score after each epoch, or None.
         plan: how to train.
         noise: the random streams.
-        on_step: called after each step, for a progress bar.
+        on_step: called after each step with the number done and the number in all, for a progress bar.
 
     Yields:
         What each epoch measured.
 
     Raises:
-        Diverged: the loss of an epoch is NaN or infinite.
+        DivergedError: the loss of an epoch is NaN or infinite.
     """
     num_batches = data.num_batches(train, plan.batch_size)
     optimizer, schedule = _optimizer(network, plan, num_batches)
+    step = 0
     for number in range(1, plan.num_epochs + 1):
         start = time.perf_counter()
         shares = objective.kl_weights(plan.beta_type, num_batches, number - 1, plan.num_epochs)
@@ -109,7 +110,8 @@ def fit(
             optimizer.step()
             schedule.step()
             totals += torch.stack([nll.detach().mean(), kl.detach(), num_correct])
-            on_step()
+            step += 1
+            on_step(step, plan.num_epochs * num_batches)
         yield _measure(network, validation, plan, noise, number, totals.tolist(), num_batches, len(train), start)
 
 
@@ -157,7 +159,7 @@ def _measure(
     nll, kl, accuracy = totals[0] / num_train, totals[1] / num_batches, totals[2] / num_train
     elbo = -nll - kl / num_train
     if not abs(elbo) < float("inf"):
-        raise Diverged(f"epoch {number}: the loss is {-elbo}; a smaller lr or a smaller init_std may help")
+        raise DivergedError(f"epoch {number}: the loss is {-elbo}; a smaller lr or a smaller init_std may help")
     val_accuracy = val_nll = None
     if validation is not None:
         log_probs = evaluation.predict(network, validation.images, plan.num_validation_samples, noise.validation())

@@ -1,0 +1,127 @@
+"""Time a training step and an epoch against a deterministic MLP in the same process, and print a table.
+
+    python -m tests.benchmarks.step_time                 random images, steps only
+    python -m tests.benchmarks.step_time --epochs 3      also whole epochs on MNIST, validation included
+
+The contenders take turns in short blocks, so that a machine that changes its speed changes it for all; the ratio is
+the median over the rounds of a contender's block over the deterministic block of the same round.
+"""
+
+import argparse
+import dataclasses
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bbb import data, evaluation, machine, priors, training
+from bbb.data import Split
+from bbb.network import BayesianMLP
+from bbb.training import Noise, Plan
+
+SIZES = (784, 400, 400, 10)
+PLAN = Plan(
+    num_epochs=1,
+    batch_size=128,
+    num_samples=1,
+    num_validation_samples=5,
+    lr=1e-3,
+    lr_schedule="constant",
+    optimizer="adam",
+    beta_type="blundell",
+    temperature=1.0,
+    input_dropout=0.0,
+    estimator="weights",
+)
+MIXTURE = {"prior": priors.scale_mixture(478_410, 0.5, 1.0, 0.0025)}
+GAUSSIAN = {"prior": priors.gaussian(478_410, 0.1), "beta_type": "standard"}
+CONTENDERS = {
+    "weights, scale mixture (`blundell`)": MIXTURE,
+    "weights, Gaussian prior": GAUSSIAN,
+    "local reparameterisation, Gaussian prior": {**GAUSSIAN, "estimator": "local"},
+    "weights, scale mixture, S = 8": {**MIXTURE, "num_samples": 8},
+}
+
+
+def deterministic_run(train: Split, validation: Split | None) -> Callable[[], None]:
+    """One epoch of an ordinary MLP with fused Adam, on the same batches; scored on the validation set, if any."""
+    layers = [nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10)]
+    network, generator = nn.Sequential(*layers), torch.Generator().manual_seed(1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=PLAN.lr, fused=True)
+
+    def run() -> None:
+        for x, y in data.batches(train, PLAN.batch_size, generator):
+            optimizer.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimizer.step()
+        if validation is not None:
+            with torch.no_grad():
+                log_probs = network(data.to_float(validation.images)).log_softmax(1)
+                evaluation.accuracy_and_nll(log_probs, validation.labels)
+
+    return run
+
+
+def bayesian_run(train: Split, validation: Split | None, prior: nn.Module, **changes: object) -> Callable[[], None]:
+    """One epoch of this project's own loop, nothing left out."""
+    network = BayesianMLP.initial(SIZES, 0.02, torch.Generator().manual_seed(1))
+    noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 3)
+    plan = dataclasses.replace(PLAN, **changes)
+    return lambda: list(training.fit(network, prior, train, validation, plan, noise))
+
+
+def compare(runs: dict[str, Callable[[], None]], rounds: int, steps: int) -> None:
+    """Let the runs take turns and print a row for each."""
+    seconds = {name: [] for name in runs}
+    for round_number in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if round_number > 0:  # the first round warms up
+                seconds[name].append((time.perf_counter() - start) / steps)
+    floor = next(iter(seconds.values()))
+    unit, scale = ("ms a step", 1e3) if steps > 1 else ("s an epoch", 1.0)
+    print(f"| | {unit} | ratio |\n|---|---|---|")
+    for name, times in seconds.items():
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(times, floor, strict=True))
+        print(f"| {name} | {scale * statistics.median(times):.2f} | {ratio:.2f} |")
+
+
+def main() -> None:
+    """Read the arguments and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=0, help="rounds of whole epochs on MNIST")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    machine.set_up(arguments.threads)
+    print(
+        f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{platform.machine()}\n"
+    )
+    steps = 20
+    images = torch.randint(0, 256, (steps * PLAN.batch_size, 784), dtype=torch.uint8)
+    train = Split(images, torch.randint(0, 10, (len(images),)))
+    contenders = {name: bayesian_run(train, None, **changes) for name, changes in CONTENDERS.items()}
+    compare({"deterministic MLP, fused Adam": deterministic_run(train, None), **contenders}, arguments.rounds, steps)
+    if arguments.epochs:
+        train, _ = data.load("mnist", Path(data.data_root(None)))
+        train, validation = data.hold_out(train, 1 / 6, torch.Generator().manual_seed(1))
+        print()
+        compare(
+            {
+                "deterministic MLP, an epoch with validation": deterministic_run(train, validation),
+                "`blundell`, an epoch with validation": bayesian_run(train, validation, **MIXTURE),
+            },
+            arguments.epochs,
+            1,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bbb import checkpoint
+from bbb.checkpoint import WeightsError
+
+
+@pytest.fixture
+def saved(toy_network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    checkpoint.save_weights(path, toy_network, {"dataset": "toy", "digits": [0, 1, 2]})
+    return path
+
+
+def test_log_probs_and_layout_survive_the_trip(toy_network, saved, generator):
+    loaded, about = checkpoint.load_weights(saved)
+    w, _ = toy_network.posterior.rsample(3, generator)
+    assert torch.equal(loaded.posterior.log_prob(w), toy_network.posterior.log_prob(w))
+    assert loaded.sizes == toy_network.sizes
+    assert about["digits"] == [0, 1, 2]
+    assert about["sizes"] == [12, 8, 3]
+
+
+def test_nothing_but_the_file_is_left(saved):
+    assert [path.name for path in saved.parent.iterdir()] == ["weights.safetensors"]
+
+
+def test_a_failed_write_leaves_the_old_file(saved, tmp_path, monkeypatch):
+    before = saved.read_bytes()
+
+    def full_disk(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.write_aside(saved, b"new")
+    assert saved.read_bytes() == before
+    assert len(list(saved.parent.iterdir())) == 1
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(WeightsError, match="there is no such weights file"):
+        checkpoint.load_weights(tmp_path / "nope")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header", "empty", "pickle", "huge header"])
+def test_damaged_or_foreign_files_are_refused(saved, damage):
+    content = saved.read_bytes()
+    if damage == "pickle":
+        torch.save({"mean": torch.zeros(2)}, saved)
+    else:
+        changed = {
+            "truncated": content[:-10],
+            "header": content[:12] + b"\xff\xff" + content[14:],
+            "empty": b"",
+            "huge header": (2**62).to_bytes(8, "little") + content[8:],
+        }
+        saved.write_bytes(changed[damage])
+    with pytest.raises(WeightsError, match="not a weights file, or is damaged"):
+        checkpoint.load_weights(saved)
+
+
+def forge(path, mean, log_std, **metadata):
+    layout = {"format": checkpoint.FORMAT, "posterior": "gaussian", "sizes": [12, 8, 3], **metadata}
+    save_file({"mean": mean, "log_std": log_std}, path, {key: json.dumps(value) for key, value in layout.items()})
+
+
+@pytest.mark.parametrize(
+    ("mean", "metadata", "message"),
+    [
+        (torch.zeros(130), {}, "do not have the shape"),
+        (torch.zeros(131), {"sizes": [12, 9, 3]}, "do not have the shape"),
+        (torch.full((131,), float("nan")), {}, "not finite"),
+        (torch.zeros(131), {"format": "bbb-weights-0"}, "not a weights file of this version"),
+        (torch.zeros(131), {"posterior": "other"}, "not a weights file of this version"),
+        (torch.zeros(131), {"sizes": "x"}, "layout in its metadata is damaged"),
+        (torch.zeros(131), {"sizes": None}, "layout in its metadata is damaged"),
+    ],
+)
+def test_wrong_content_is_refused(tmp_path, mean, metadata, message):
+    path = tmp_path / "forged.safetensors"
+    forge(path, mean, torch.zeros(131), **metadata)
+    with pytest.raises(WeightsError, match=message):
+        checkpoint.load_weights(path)

@@ -1,0 +1,192 @@
+"""End to end: the real command line, in-process, and the lines of the README."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+import experiment
+from tests.conftest import REPOSITORY
+
+TINY = ["dataset=digits8x8", "num_epochs=1", "num_hidden=8", "num_test_samples=3", "num_threads=1"]
+README_COMMANDS = re.findall(
+    r"^(?:.*/)?python (experiment\.py.*)$", (REPOSITORY / "README.md").read_text(), re.MULTILINE
+)
+
+
+def run(*words):
+    experiment.command_line(["experiment.py", *words])
+
+
+def refused(capsys, *words):
+    """Run a command line that must be refused, and return the lines it printed."""
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    capsys.readouterr()
+    assert isinstance(stop.value.code, str), "a message is exit status 1, printed on standard error"
+    return stop.value.code.splitlines()
+
+
+def test_blundell_leaves_a_complete_record(in_tmp, capsys):
+    run("with", "blundell", *TINY)
+    folder = in_tmp / "results" / "blundell" / "1"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "COMPLETED"
+    assert record["result"].keys() == {
+        *("test_error", "test_nll", "test_brier", "test_ece", "test_error_mean_weights"),
+        *("elbo", "kl", "num_epochs", "seconds"),
+    }
+    assert all(isinstance(value, (int, float)) for value in record["result"].values())
+    config = json.loads((folder / "config.json").read_text())
+    assert config["beta_type"] == "blundell"
+    assert config["prior"] == "scale_mixture"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics.keys() == {
+        *("train.nll", "train.kl", "train.elbo", "train.accuracy", "validation.accuracy", "validation.nll"),
+    }
+    assert metrics["train.nll"]["steps"] == [1]
+    assert {path.name for path in folder.iterdir()} == {
+        *("run.json", "config.json", "metrics.json", "cout.txt"),
+        *("log.txt", "weights.safetensors", "training.png"),
+    }
+    output = capsys.readouterr()
+    assert "epoch 1/1" in (folder / "log.txt").read_text()
+    assert (folder / "log.txt").read_text() in output.out
+    assert "epoch 1/1" in (folder / "cout.txt").read_text()
+    assert output.err == ""
+
+
+def test_runs_are_numbered_and_the_last_is_published(in_tmp):
+    experiment_folder = in_tmp / "results" / "twice"
+    run("with", "experiment_name=results/twice", "seed=1", *TINY)
+    first = {path.name: path.read_bytes() for path in (experiment_folder / "1").iterdir()}
+    run("with", "experiment_name=twice", "seed=2", *TINY)
+    assert {path.name: path.read_bytes() for path in (experiment_folder / "1").iterdir()} == first
+    for name in ("log.txt", "weights.safetensors", "training.png"):
+        assert (experiment_folder / name).read_bytes() == (experiment_folder / "2" / name).read_bytes()
+
+
+def test_a_failed_run_is_not_published(in_tmp, capsys):
+    run("with", "experiment_name=a", *TINY)
+    kept = (in_tmp / "results" / "a" / "weights.safetensors").read_bytes()
+    (line,) = refused(capsys, "with", "experiment_name=a", "optimizer=sgd", "lr=100", "prior_std=1e-6", *TINY)
+    assert re.match(r"error: epoch 1: the loss is .*; a smaller lr", line)
+    assert (in_tmp / "results" / "a" / "weights.safetensors").read_bytes() == kept
+    assert json.loads((in_tmp / "results" / "a" / "2" / "run.json").read_text())["status"] == "FAILED"
+
+
+def test_pretrained_by_name(in_tmp):
+    run("with", "experiment_name=source", *TINY)
+    run("with", "experiment_name=next", "pretrained=source", *TINY)
+    assert (in_tmp / "results" / "next" / "weights.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["with", "blundel"], "blundel: unknown named configuration; did you mean 'blundell'?"),
+        (["blundell"], "blundell: is a named configuration, not a command; write: with blundell"),
+        (["print_confg"], "print_confg: unknown command; did you mean 'print_config'?"),
+        (["with"], "with: name a configuration"),
+        (["help", "me"], "help: there is help for"),
+        (["--nonsense"], "cannot make sense of: --nonsense"),
+        (["with", "num_flow=3"], "num_flow: unknown key; did you mean 'num_flows'?"),
+        (["with", "num_flows=abc"], "num_flows='abc': must be"),
+        (["with", "num_hidden=1.5"], "num_hidden=1.5: must be a whole number"),
+        (["with", "num_hidden=true"], "num_hidden='true': must be a whole number"),
+        (["with", "num_epochs=0"], "num_epochs=0: must be a whole number from 1"),
+        (["with", "lr=-1"], "lr=-1: must be a number above 0"),
+        (["with", "lr=nan"], "lr='nan': must be a number above 0"),
+        (["with", "fraction=0"], "fraction=0: must be a number above 0"),
+        (["with", "digits=[1,1]"], "digits=[1, 1]: must be a list of at least two different"),
+        (["with", "prior=gausian"], "prior='gausian': must be one of gaussian, scale_mixture"),
+        (["with", "experiment_name=../out"], "experiment_name='../out': must be a name below results/"),
+        (["with", "pretrained=nope", *TINY], "pretrained='nope': there is no"),
+        (["with", "device=cuda:99", *TINY], "device='cuda:99': is not there"),
+        (["with", "data_dir=/proc/nowhere"], "dataset=mnist: cannot read or download it"),
+        (["print_config", "with", "seed=x"], "seed='x': must be"),
+        (["save_config", "with", "seed=x"], "seed='x': must be"),
+        (["with", "blundell", *TINY, "-i", "3"], "--id, --queue: not for this experiment"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(in_tmp, capsys, words, line):
+    (printed,) = refused(capsys, *words)
+    assert printed.startswith(f"error: {line}")
+    assert not (in_tmp / "results").exists()
+
+
+def test_an_unwritable_results_folder_is_refused(in_tmp, capsys):
+    (in_tmp / "results").write_text("in the way")
+    (printed,) = refused(capsys, "with", "blundell", *TINY)
+    assert "results cannot be written there" in printed
+
+
+def test_a_file_named_like_a_configuration_does_not_win(in_tmp):
+    (in_tmp / "blundell").write_text("not a configuration")
+    run("with", "blundell", *TINY)
+    config = json.loads((in_tmp / "results" / "blundell" / "1" / "config.json").read_text())
+    assert config["prior"] == "scale_mixture"
+
+
+def test_a_configuration_file_of_the_user_is_read(in_tmp):
+    (in_tmp / "mine.yaml").write_text("experiment_name: mine\nlr: 0.01\n")
+    run("with", "mine.yaml", *TINY)
+    assert json.loads((in_tmp / "results" / "mine" / "1" / "config.json").read_text())["lr"] == 0.01
+
+
+def test_print_config_explains_every_key(in_tmp, capsys):
+    run("print_config", "with", "blundell", "lr=0.5")
+    output = capsys.readouterr().out
+    assert re.search(r"^\* lr = 0.5 +# learning rate$", output, re.MULTILINE)
+    assert re.search(r"^  num_hidden = 400 +# units", output, re.MULTILINE)
+    assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["help"], ["--help"], ["-h"]])
+def test_help_tells_commands_and_examples(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    assert not stop.value.code
+    output = capsys.readouterr().out
+    assert "python experiment.py with blundell" in output
+    assert "print_config" in output
+
+
+def test_unobserved_runs_leave_nothing(in_tmp):
+    run("with", "blundell", *TINY, "--unobserved")
+    assert not (in_tmp / "results").exists()
+
+
+def test_interruption_is_recorded_and_exits_130(in_tmp, capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bbb.pipeline.evaluation.metrics", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        run("with", "experiment_name=a", *TINY)
+    assert stop.value.code == 130
+    assert json.loads((in_tmp / "results" / "a" / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
+
+
+def test_a_new_process_prints_no_warning(in_tmp):
+    command = [sys.executable, str(REPOSITORY / "experiment.py"), "with", "blundell", *TINY]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    done = subprocess.run([*command, "lr=-1"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: lr=-1: must be a number above 0 and up to 100 (learning rate)\n"
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(README_COMMANDS))
+def test_every_command_of_the_readme_runs(in_tmp, command):
+    words = command.split("#")[0].split()[1:]
+    if words[0] == "help":
+        pytest.skip("tested above")
+    run(*words, *([] if "with" in words else ["with"]), *TINY)
+
+
+def test_the_readme_has_commands():
+    assert len(README_COMMANDS) >= 3

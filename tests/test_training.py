@@ -1,0 +1,141 @@
+import dataclasses
+
+import pytest
+import torch
+
+from bbb import data, objective, priors, training
+from bbb.network import BayesianMLP, mlp
+from bbb.training import DivergedError, Noise, Plan
+
+PLAN = Plan(
+    num_epochs=3,
+    batch_size=10,
+    num_samples=1,
+    num_validation_samples=2,
+    lr=0.01,
+    lr_schedule="constant",
+    optimizer="adam",
+    beta_type="standard",
+    temperature=1.0,
+    input_dropout=0.0,
+    estimator="weights",
+)
+
+
+def train(split, validation=None, prior=None, seed=1, on_step=lambda step, num_steps: None, **changes):
+    network = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(seed))
+    prior = prior or priors.gaussian(network.posterior.dim, 1.0)
+    noise = Noise(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1), 7)
+    plan = dataclasses.replace(PLAN, **changes)
+    epochs = list(training.fit(network, prior, split, validation, plan, noise, on_step))
+    return network, epochs
+
+
+def without_time(epochs):
+    return [dataclasses.replace(epoch, seconds=0.0) for epoch in epochs]
+
+
+VARIANTS = {
+    "weights": {},
+    "local": {"estimator": "local"},
+    "many draws": {"num_samples": 4},
+    "local, many draws": {"estimator": "local", "num_samples": 4},
+    "input dropout": {"input_dropout": 0.2},
+    "sgd": {"optimizer": "sgd", "lr": 0.05},
+    "cosine": {"lr_schedule": "cosine"},
+    "blundell": {"beta_type": "blundell"},
+    "soenderby": {"beta_type": "soenderby"},
+    "none": {"beta_type": "none"},
+    "mixture": {"prior": priors.scale_mixture(131, 0.5, 1.0, 0.1)},
+    "mixture, local": {"prior": priors.scale_mixture(131, 0.5, 1.0, 0.1), "estimator": "local"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_learns_a_separable_task_and_repeats_exactly(variant, toy_split):
+    changes = {"num_epochs": 40, "temperature": 0.1, **VARIANTS[variant]}
+    network, epochs = train(toy_split, toy_split, **changes)
+    again, repeated = train(toy_split, toy_split, **changes)
+    assert epochs[-1].validation_accuracy == 1.0
+    assert epochs[-1].train_nll < 0.5 * epochs[0].train_nll
+    assert without_time(epochs) == without_time(repeated)
+    assert torch.equal(network.posterior.mean, again.posterior.mean)
+    assert torch.equal(network.posterior.log_std, again.posterior.log_std)
+
+
+def test_another_seed_is_another_run(toy_split):
+    assert not torch.equal(train(toy_split)[0].posterior.mean, train(toy_split, seed=2)[0].posterior.mean)
+
+
+def test_epochs_are_reported_in_nats_per_example(toy_split):
+    network, (epoch,) = train(toy_split, num_epochs=1, batch_size=64, lr=1e-9)
+    kl = network.posterior.kl_divergence(priors.gaussian(network.posterior.dim, 1.0)).item()
+    assert epoch.train_kl == pytest.approx(kl, rel=1e-5)
+    assert epoch.train_elbo == pytest.approx(-epoch.train_nll - kl / 64, rel=1e-5)
+    x, y = data.to_float(toy_split.images), toy_split.labels
+    draws = network.posterior.rsample(200, torch.Generator().manual_seed(0))[0]
+    expected = objective.log_likelihood_loss(mlp(network.layers(draws), x), y) / 64
+    assert abs(epoch.train_nll - expected.mean().item()) < 5 * expected.std().item()
+    assert 0 <= epoch.train_accuracy <= 1
+    assert epoch.validation_accuracy is None
+    assert epoch.validation_nll is None
+
+
+def test_validation_does_not_disturb_training(toy_split):
+    plain, _ = train(toy_split)
+    validated, _ = train(toy_split, toy_split, num_validation_samples=5)
+    assert torch.equal(plain.posterior.mean, validated.posterior.mean)
+
+
+def test_validation_draws_are_the_same_each_epoch(toy_split):
+    """A posterior that does not move scores the same, so that differences between epochs are differences of weights."""
+    _, epochs = train(toy_split, toy_split, lr=1e-12)
+    assert len({epoch.validation_nll for epoch in epochs}) == 1
+
+
+@pytest.mark.parametrize("batch_size", [10, 64])
+def test_the_step_follows_the_gradient_of_the_elbo_per_example(toy_split, batch_size):
+    """One SGD step on the first minibatch moves the mean by lr times the gradient of its cost, scaled to an example."""
+    network, _ = train(toy_split[slice(0, batch_size)], optimizer="sgd", lr=0.1, num_epochs=1, batch_size=64)
+    start = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(1))
+    w, _ = start.posterior.rsample(1, torch.Generator().manual_seed(2))
+    nll = objective.log_likelihood_loss(
+        mlp(start.layers(w), data.to_float(toy_split.images[:batch_size])), toy_split.labels[:batch_size]
+    )
+    kl = start.posterior.kl_divergence(priors.gaussian(start.posterior.dim, 1.0))
+    objective.negative_elbo(nll, kl).div(batch_size).backward()
+    moved = start.posterior.mean.detach() - 0.1 * start.posterior.mean.grad
+    torch.testing.assert_close(network.posterior.mean.detach(), moved, rtol=1e-5, atol=1e-6)
+
+
+def test_cosine_schedule_ends_at_zero(toy_split):
+    network, _ = train(toy_split, lr_schedule="cosine", num_epochs=1, batch_size=64)
+    moved, _ = train(toy_split, lr_schedule="cosine", num_epochs=2, batch_size=64)
+    assert not torch.equal(network.posterior.mean, moved.posterior.mean)
+    optimizer, schedule = training._optimizer(network, dataclasses.replace(PLAN, lr_schedule="cosine"), 4)
+    for _ in range(PLAN.num_epochs * 4):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_progress_is_told_after_every_step(toy_split):
+    calls = []
+    train(toy_split, num_epochs=2, on_step=lambda step, num_steps: calls.append((step, num_steps)))
+    assert calls == [(step, 14) for step in range(1, 15)]
+
+
+def test_epochs_are_yielded_as_they_end(toy_split):
+    network = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(1))
+    noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 7)
+    prior = priors.gaussian(network.posterior.dim, 1.0)
+    epochs = training.fit(network, prior, toy_split, None, PLAN, noise)
+    assert next(epochs).number == 1
+    early = network.posterior.mean.detach().clone()
+    assert next(epochs).number == 2
+    assert not torch.equal(early, network.posterior.mean)
+
+
+def test_divergence_stops_with_a_clear_line(toy_split):
+    with pytest.raises(DivergedError, match=r"epoch 1: the loss is .*smaller lr"):
+        train(toy_split, optimizer="sgd", lr=1e30)
