@@ -30,7 +30,7 @@ def test_runs_without_a_folder_and_repeats_exactly(in_tmp):
     assert dataclasses.replace(first, seconds=0.0) == dataclasses.replace(second, seconds=0.0)
     assert list(in_tmp.iterdir()) == []
     assert first.num_epochs == 2
-    assert 0 < first.test_error < 50
+    assert 0 < first.test_error < 75  # chance is 90
 
 
 def test_leaves_log_weights_and_plot(in_tmp):
