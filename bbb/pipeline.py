@@ -153,13 +153,12 @@ def create_prior(settings: Settings, dim: int, device: torch.device) -> WeightDi
 def describe(epoch: Epoch, num_epochs: int) -> str:
     """Put what an epoch measured into one readable line."""
     line = (
-        f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs}  "
-        f"train: accuracy {100 * epoch.train_accuracy:6.2f} %, NLL {epoch.train_nll:.4f}, "
-        f"KL {epoch.train_kl:.4g}, ELBO {epoch.train_elbo:.4f}"
+        f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs} | train {100 * epoch.train_accuracy:.2f} %, "
+        f"NLL {epoch.train_nll:.4f}, KL {epoch.train_kl:.4g}, ELBO {epoch.train_elbo:.4f}"
     )
     if epoch.validation_accuracy is not None:
-        line += f"  validation: accuracy {100 * epoch.validation_accuracy:6.2f} %, NLL {epoch.validation_nll:.4f}"
-    return f"{line}  {epoch.seconds:.1f} s"
+        line += f" | validation {100 * epoch.validation_accuracy:.2f} %, NLL {epoch.validation_nll:.4f}"
+    return f"{line} | {epoch.seconds:.1f} s"
 
 
 def save_figure(path: Path, figure: Figure) -> None:
