@@ -64,6 +64,21 @@ for config_name, config_path in NAMED.items():
     ex.add_named_config(config_name, str(config_path))
 
 
+class Recorder(FileStorageObserver):
+    """Sacred's record of a run in a folder of its own, or in the folder of the run that is resumed."""
+
+    def __init__(self, experiment: Path, unfinished: Path | None) -> None:
+        super().__init__(experiment, source_dir=ROOT / "_sources")
+        self.unfinished = unfinished
+
+    def _make_run_dir(self, _id: str | None) -> None:
+        if self.unfinished is None:
+            super()._make_run_dir(_id)
+        else:
+            self.dir = str(self.unfinished)
+            (self.unfinished / "metrics.json").unlink(missing_ok=True)  # all epochs are logged again
+
+
 @contextmanager
 def refusing_bad_input() -> Iterator[None]:
     """Turn an :class:`InputError` into its lines on standard error and exit status 1."""
@@ -90,7 +105,8 @@ def judge(config: dict, command_name: str, logger: object) -> dict:
             if command_name == "main":
                 pipeline.check(settings, ROOT)
                 folder = runs.experiment_folder(settings.experiment_name, ROOT)
-                ex.observers[:] = [FileStorageObserver(folder, source_dir=ROOT / "_sources")]
+                unfinished = runs.find_unfinished(folder, config) if settings.resume else None
+                ex.observers[:] = [Recorder(folder, unfinished)]
     return {}
 
 
@@ -105,7 +121,8 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
     with tqdm(unit=" steps", file=sys.__stderr__, disable=None, dynamic_ncols=True, mininterval=0.5) as bar:
 
         def on_step(step: int, num_steps: int) -> None:
-            bar.total = num_steps
+            if bar.total is None:
+                bar.total, bar.initial, bar.n = num_steps, step - 1, step - 1
             bar.update()
 
         def on_epoch(epoch: Epoch) -> None:
@@ -185,7 +202,7 @@ def command_line(argv: list[str]) -> None:
     except DocoptExit:
         sys.exit(f"error: cannot make sense of: {' '.join(argv[1:])}; see python experiment.py --help")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; the same command with resume=True goes on after the last finished epoch", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

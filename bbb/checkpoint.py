@@ -1,7 +1,13 @@
-"""File formats: weights as safetensors, with the layout in the metadata. Nothing here can execute what it reads."""
+"""File formats: weights as safetensors, with the layout in the metadata; the state of a training as tensors.
 
+Nothing here can execute what it reads.
+"""
+
+import io
 import json
 import os
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,10 +21,15 @@ from bbb.network import BayesianMLP, num_weights
 from bbb.weights import Gaussian
 
 FORMAT = "bbb-weights-1"
+STATE_FORMAT = "bbb-state-1"
 
 
 class WeightsError(InputError):
     """A weights file that is not there, is damaged, or holds another network than is wanted."""
+
+
+class StateError(InputError):
+    """A checkpoint that is damaged or of another version."""
 
 
 def save_weights(path: Path, network: BayesianMLP, about: Mapping[str, object] | None = None) -> None:
@@ -59,6 +70,36 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
     if not (mean.isfinite().all() and log_std.isfinite().all()):
         raise WeightsError(f"{path}: holds values that are not finite")
     return BayesianMLP(sizes, Gaussian(mean, log_std)).to(device), about
+
+
+def save_state(path: Path, state: Mapping[str, object]) -> None:
+    """Write the state of a training, aside and then renamed.
+
+    Args:
+        path: the file to make or replace.
+        state: tensors, numbers, strings, lists and dictionaries.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": STATE_FORMAT, **state}, buffer)
+    write_aside(path, buffer.getvalue())
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, object]:
+    """Read what :func:`save_state` wrote; refuses anything that could execute code.
+
+    Raises:
+        StateError: the file is damaged or of another version.
+    """
+    if not zipfile.is_zipfile(path):  # older formats are pickles, which PyTorch would read with a warning
+        raise StateError(f"{path}: cannot be read, is it damaged?")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StateError(f"{path}: cannot be read, is it damaged? ({reason})") from None
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        raise StateError(f"{path}: not a checkpoint of this version (wanted format {STATE_FORMAT})")
+    return state
 
 
 def write_aside(path: Path, content: bytes) -> None:

@@ -30,7 +30,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What an experiment found; errors and ECE in %, NLL in nats per example, ELBO in nats per training example."""
+    """What an experiment found; errors and ECE in %, NLL in nats per example, ELBO in nats per training example.
+
+    ``seconds`` counts training, validation and testing, over all parts of a run that was resumed.
+    """
 
     test_error: float
     test_nll: float
@@ -77,8 +80,9 @@ def run(
     Args:
         settings: the configuration.
         device: where to compute.
-        folder: where ``log.txt``, ``weights.safetensors`` and ``training.png`` go; None to leave no files.
-        on_epoch: called with what each epoch measured.
+        folder: where ``log.txt``, ``weights.safetensors`` and ``training.png`` go, and a checkpoint after each epoch
+            while it trains; None to leave no files.
+        on_epoch: called with what each epoch measured, first with those before a resumption.
         on_step: called after each training step with the number done and the number in all.
         root: the results folder, in which ``pretrained`` is looked up.
 
@@ -89,24 +93,22 @@ def run(
         bbb.errors.InputError: as :func:`check`.
         bbb.training.DivergedError: the loss became NaN or infinite.
     """
-    start = time.perf_counter()
     task = load_task(settings, device)
     network = create_network(settings, task, device, root)
     prior = create_prior(settings, network.posterior.dim, device)
-    history = []
-    plan, noise = settings.subset(training.Plan), _noise(settings, device)
-    for epoch in training.fit(network, prior, task.train, task.validation, plan, noise, on_step):
+    plan = settings.subset(training.Plan)
+    process = training.Training(network, prior, task.train, task.validation, plan, _noise(settings, device))
+    history = _resume(process, folder, device) if settings.resume else []
+    for epoch in history:
+        on_epoch(epoch)
+    for epoch in process.fit(on_step):
         history.append(epoch)
         if folder is not None:
-            with open(folder / "log.txt", "a") as log:
-                log.write(f"{describe(epoch, settings.num_epochs)}\n")
+            _save_progress(folder, process, history)
         on_epoch(epoch)
-    result = _evaluate(settings, task, network, prior, len(history), start)
+    result = _evaluate(settings, task, network, prior, history)
     if folder is not None:
-        about = {"dataset": settings.dataset, "digits": list(settings.digits)}
-        checkpoint.save_weights(folder / runs.WEIGHTS, network, about)
-        title = f"{settings.experiment_name}: test error {result.test_error:.2f} %, NLL {result.test_nll:.4f}"
-        save_figure(folder / "training.png", figures.training_curves(history, title))
+        _save_result(folder, settings, network, history, result)
     return result
 
 
@@ -150,6 +152,33 @@ def create_prior(settings: Settings, dim: int, device: torch.device) -> WeightDi
     return priors.scale_mixture(dim, settings.prior_pi, settings.prior_std1, settings.prior_std2)
 
 
+def _resume(process: training.Training, folder: Path | None, device: torch.device) -> list[Epoch]:
+    """Take a training to its last checkpoint, and return the epochs measured until then."""
+    if folder is None or not (folder / runs.CHECKPOINT).is_file():
+        raise runs.ResultsError(f"resume=True: there is no checkpoint in {folder}")
+    state = checkpoint.load_state(folder / runs.CHECKPOINT, device)
+    for stream in ("order", "weights"):
+        state[stream] = state[stream].cpu()  # generators take their states from there
+    process.load_state_dict(state)
+    return [Epoch(**epoch) for epoch in state["history"]]
+
+
+def _save_progress(folder: Path, process: training.Training, history: list[Epoch]) -> None:
+    """Save the state first: a log line is written for epochs that are safe."""
+    state = {**process.state_dict(), "history": [asdict(epoch) for epoch in history]}
+    checkpoint.save_state(folder / runs.CHECKPOINT, state)
+    lines = [describe(epoch, process.plan.num_epochs) for epoch in history]
+    checkpoint.write_aside(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
+
+
+def _save_result(folder: Path, settings: Settings, network: BayesianMLP, history: list[Epoch], result: Result) -> None:
+    about = {"dataset": settings.dataset, "digits": list(settings.digits)}
+    checkpoint.save_weights(folder / runs.WEIGHTS, network, about)
+    title = f"{settings.experiment_name}: test error {result.test_error:.2f} %, NLL {result.test_nll:.4f}"
+    save_figure(folder / "training.png", figures.training_curves(history, title))
+    (folder / runs.CHECKPOINT).unlink()
+
+
 def describe(epoch: Epoch, num_epochs: int) -> str:
     """Put what an epoch measured into one readable line."""
     line = (
@@ -177,8 +206,9 @@ def _noise(settings: Settings, device: torch.device) -> training.Noise:
 
 
 def _evaluate(
-    settings: Settings, task: Task, network: BayesianMLP, prior: WeightDistribution, num_epochs: int, start: float
+    settings: Settings, task: Task, network: BayesianMLP, prior: WeightDistribution, history: list[Epoch]
 ) -> Result:
+    start = time.perf_counter()
     generator = _generator(settings, "evaluation", task.test.labels.device)
     log_probs = evaluation.predict(network, task.test.images, settings.num_test_samples, generator)
     scores = evaluation.metrics(log_probs, task.test.labels)
@@ -191,8 +221,8 @@ def _evaluate(
         test_error_mean_weights=100.0 * (1.0 - mean_accuracy),
         elbo=elbo,
         kl=kl,
-        num_epochs=num_epochs,
-        seconds=time.perf_counter() - start,
+        num_epochs=len(history),
+        seconds=sum(epoch.seconds for epoch in history) + time.perf_counter() - start,
     )
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from bbb.settings import RESULTS
 
 PUBLISHED = ("log.txt", "weights.safetensors", "training.png")
 WEIGHTS = "weights.safetensors"
+CHECKPOINT = "checkpoint.pt"
+_MAY_CHANGE = ("resume", "data_dir")  # of a run that is resumed
 
 
 class ResultsError(InputError):
@@ -106,6 +108,31 @@ def find_weights(pretrained: str, root: Path = Path(RESULTS)) -> Path:
     )
 
 
+def find_unfinished(experiment: Path, config: Mapping[str, object]) -> Path:
+    """Find the last run of an experiment that was stopped after it had saved a checkpoint.
+
+    Args:
+        experiment: the experiment's folder.
+        config: what to continue with; it must be the run's own, but for where things are.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ResultsError: there is none, or its configuration was another.
+    """
+    stopped = [run for run in find_runs(experiment) if (run.folder / CHECKPOINT).is_file()]
+    if not stopped:
+        raise ResultsError(f"resume=True: there is no unfinished run in {experiment}; leave resume away to start one")
+    run = stopped[-1]
+    wanted, started_with = _hashable(config), _hashable(run.config)
+    differing = [key for key in wanted if key not in _MAY_CHANGE and wanted[key] != started_with.get(key)]
+    if differing:
+        changes = ", ".join(f"{key}={config[key]!r} (was {run.config.get(key)!r})" for key in differing)
+        raise ResultsError(f"resume=True: {run.folder} was started with another configuration: {changes}")
+    return run.folder
+
+
 def find_runs(root: Path = Path(RESULTS), **config: object) -> list[Run]:
     """Read the runs recorded below ``root``, oldest first within an experiment.
 
@@ -145,5 +172,5 @@ def _read_run(folder: Path) -> Run | None:
     return Run(folder, record.get("status", "UNKNOWN"), config, record.get("result") or {})
 
 
-def _hashable(config: dict[str, object]) -> dict[str, object]:
+def _hashable(config: Mapping[str, object]) -> dict[str, object]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}

@@ -119,6 +119,7 @@ class Settings:
     pretrained: Annotated[
         str | None, Field(description="an experiment name, a run folder, a weights file, or null", min_length=1)
     ]
+    resume: Annotated[bool, Field(description="True or False")]
     device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     seed: Annotated[int, _integer("a seed", 0, 2**32 - 1)]
     num_threads: Annotated[

@@ -1,5 +1,6 @@
 """The one training loop: it yields an epoch at a time and logs nothing."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,16 +69,8 @@ class Noise:
         return torch.Generator(self.weights.device).manual_seed(self.validation_seed)
 
 
-def fit(
-    network: BayesianMLP,
-    prior: WeightDistribution,
-    train: Split,
-    validation: Split | None,
-    plan: Plan,
-    noise: Noise,
-    on_step: Callable[[int, int], None] = lambda step, num_steps: None,
-) -> Iterator[Epoch]:
-    """Minimise the negative ELBO, an epoch at a time.
+class Training:
+    """A training that yields an epoch at a time, and can be stopped between two of them and resumed.
 
     Args:
         network: what to train, in place.
@@ -86,33 +79,94 @@ def fit(
         validation: what to score after each epoch, or None.
         plan: how to train.
         noise: the random streams.
-        on_step: called after each step with the number done and the number in all, for a progress bar.
-
-    Yields:
-        What each epoch measured.
-
-    Raises:
-        DivergedError: the loss of an epoch is NaN or infinite.
     """
-    num_batches = data.num_batches(train, plan.batch_size)
-    optimizer, schedule = _optimizer(network, plan, num_batches)
-    step = 0
-    for number in range(1, plan.num_epochs + 1):
-        start = time.perf_counter()
-        shares = objective.kl_weights(plan.beta_type, num_batches, number - 1, plan.num_epochs)
-        totals = torch.zeros(3, device=train.labels.device, dtype=torch.float64)
-        for share, (x, y) in zip(shares, data.batches(train, plan.batch_size, noise.order), strict=True):
-            nll, kl, num_correct = _terms(network, prior, x, y, plan, noise.weights)
+
+    def __init__(
+        self,
+        network: BayesianMLP,
+        prior: WeightDistribution,
+        train: Split,
+        validation: Split | None,
+        plan: Plan,
+        noise: Noise,
+    ) -> None:
+        self.network, self.prior, self.train, self.validation = network, prior, train, validation
+        self.plan, self.noise = plan, noise
+        self.num_batches = data.num_batches(train, plan.batch_size)
+        self.optimizer, self.schedule = _optimizer(network, plan, self.num_batches)
+        self.epochs_done = 0
+
+    def fit(self, on_step: Callable[[int, int], None] = lambda step, num_steps: None) -> Iterator[Epoch]:
+        """Minimise the negative ELBO, an epoch at a time, from where the training stands to its end.
+
+        Args:
+            on_step: called after each step with the number done and the number in all, for a progress bar.
+
+        Yields:
+            What each epoch measured.
+
+        Raises:
+            DivergedError: the loss of an epoch is NaN or infinite.
+        """
+        while self.epochs_done < self.plan.num_epochs:
+            start = time.perf_counter()
+            totals = self._train_epoch(on_step)
+            self.epochs_done += 1
+            yield self._measure(totals.tolist(), start)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return all that changes in a training: from it, a resumed run ends as one that was never stopped."""
+        return {
+            "epochs_done": self.epochs_done,
+            "posterior": self.network.posterior.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order": self.noise.order.get_state(),
+            "weights": self.noise.weights.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go to where :meth:`state_dict` was called, in a training made with the same arguments."""
+        self.epochs_done = state["epochs_done"]
+        self.network.posterior.load_state_dict(state["posterior"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.noise.order.set_state(state["order"])
+        self.noise.weights.set_state(state["weights"])
+
+    def _train_epoch(self, on_step: Callable[[int, int], None]) -> Tensor:
+        """Train on each minibatch once; returns the sums of NLL, of KL and of correct labels."""
+        plan, num_steps = self.plan, self.plan.num_epochs * self.num_batches
+        shares = objective.kl_weights(plan.beta_type, self.num_batches, self.epochs_done, plan.num_epochs)
+        batches = data.batches(self.train, plan.batch_size, self.noise.order)
+        totals = torch.zeros(3, device=self.train.labels.device, dtype=torch.float64)
+        for step, (share, (x, y)) in enumerate(zip(shares, batches, strict=True), self.epochs_done * self.num_batches):
+            nll, kl, num_correct = _terms(self.network, self.prior, x, y, plan, self.noise.weights)
             # Scaled so that its mean over the epoch is the negative ELBO per example, whatever the batch size.
-            loss = objective.negative_elbo(nll, kl, share, plan.temperature) * (num_batches / len(train))
-            optimizer.zero_grad()
+            scale = self.num_batches / len(self.train)
+            loss = objective.negative_elbo(nll, kl, share, plan.temperature) * scale
+            self.optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-            schedule.step()
+            self.optimizer.step()
+            self.schedule.step()
             totals += torch.stack([nll.detach().mean(), kl.detach(), num_correct])
-            step += 1
-            on_step(step, plan.num_epochs * num_batches)
-        yield _measure(network, validation, plan, noise, number, totals.tolist(), num_batches, len(train), start)
+            on_step(step + 1, num_steps)
+        return totals
+
+    def _measure(self, totals: list[float], start: float) -> Epoch:
+        num_train = len(self.train)
+        nll, kl, accuracy = totals[0] / num_train, totals[1] / self.num_batches, totals[2] / num_train
+        elbo = -nll - kl / num_train
+        if not math.isfinite(elbo):
+            raise DivergedError(
+                f"epoch {self.epochs_done}: the loss is {-elbo}; a smaller lr or a smaller init_std may help"
+            )
+        scores = None, None
+        if self.validation is not None:
+            images, num_samples = self.validation.images, self.plan.num_validation_samples
+            log_probs = evaluation.predict(self.network, images, num_samples, self.noise.validation())
+            scores = evaluation.accuracy_and_nll(log_probs, self.validation.labels)
+        return Epoch(self.epochs_done, nll, kl, elbo, accuracy, *scores, time.perf_counter() - start)
 
 
 def _optimizer(
@@ -143,25 +197,3 @@ def _terms(
     nll = objective.log_likelihood_loss(logits, y)
     num_correct = (logits.detach().argmax(-1) == y).sum() / len(logits)
     return nll, kl, num_correct
-
-
-def _measure(
-    network: BayesianMLP,
-    validation: Split | None,
-    plan: Plan,
-    noise: Noise,
-    number: int,
-    totals: list[float],
-    num_batches: int,
-    num_train: int,
-    start: float,
-) -> Epoch:
-    nll, kl, accuracy = totals[0] / num_train, totals[1] / num_batches, totals[2] / num_train
-    elbo = -nll - kl / num_train
-    if not abs(elbo) < float("inf"):
-        raise DivergedError(f"epoch {number}: the loss is {-elbo}; a smaller lr or a smaller init_std may help")
-    val_accuracy = val_nll = None
-    if validation is not None:
-        log_probs = evaluation.predict(network, validation.images, plan.num_validation_samples, noise.validation())
-        val_accuracy, val_nll = evaluation.accuracy_and_nll(log_probs, validation.labels)
-    return Epoch(number, nll, kl, elbo, accuracy, val_accuracy, val_nll, time.perf_counter() - start)

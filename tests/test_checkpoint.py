@@ -1,11 +1,12 @@
 import json
+import pickle
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from bbb import checkpoint
-from bbb.checkpoint import WeightsError
+from bbb.checkpoint import StateError, WeightsError
 
 
 @pytest.fixture
@@ -85,3 +86,34 @@ def test_wrong_content_is_refused(tmp_path, mean, metadata, message):
     forge(path, mean, torch.zeros(131), **metadata)
     with pytest.raises(WeightsError, match=message):
         checkpoint.load_weights(path)
+
+
+def test_state_survives_the_trip(tmp_path):
+    state = {"epochs_done": 3, "order": torch.Generator().get_state(), "history": [{"number": 1, "nll": None}]}
+    checkpoint.save_state(tmp_path / "state", state)
+    loaded = checkpoint.load_state(tmp_path / "state", torch.device("cpu"))
+    assert torch.equal(loaded.pop("order"), state.pop("order"))
+    assert loaded == {"format": checkpoint.STATE_FORMAT, **state}
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "pickle", "hostile", "version"])
+def test_damaged_or_hostile_states_are_refused(tmp_path, damage, capsys):
+    path = tmp_path / "state"
+    checkpoint.save_state(path, {"epochs_done": 3, "x": torch.zeros(1000)})
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage in ("empty", "text"):
+        path.write_text({"empty": "", "text": "hello"}[damage])
+    elif damage == "version":
+        torch.save({"format": "bbb-state-0"}, path)
+    else:
+        content = {"format": checkpoint.STATE_FORMAT, "x": Evil()}
+        torch.save(content, path) if damage == "hostile" else path.write_bytes(pickle.dumps(content))
+    with pytest.raises(StateError, match=r"is it damaged|not a checkpoint of this version"):
+        checkpoint.load_state(path, torch.device("cpu"))
+    assert "executed" not in capsys.readouterr().out

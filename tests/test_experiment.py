@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import experiment
 from tests.conftest import REPOSITORY
@@ -160,15 +162,49 @@ def test_unobserved_runs_leave_nothing(in_tmp):
     assert not (in_tmp / "results").exists()
 
 
-def test_interruption_is_recorded_and_exits_130(in_tmp, capsys, monkeypatch):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
+def interrupt_after(monkeypatch, num_epochs):
+    """Press Ctrl-C once that many epochs are saved."""
+    write = experiment.log
 
-    monkeypatch.setattr("bbb.pipeline.evaluation.metrics", interrupt)
-    with pytest.raises(SystemExit) as stop:
-        run("with", "experiment_name=a", *TINY)
+    def log_and_interrupt(run, epoch):
+        write(run, epoch)
+        if epoch.number == num_epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "log", log_and_interrupt)
+
+
+def test_an_interrupted_run_resumes_in_its_folder_and_ends_as_one_never_stopped(in_tmp, capsys, monkeypatch):
+    words = ["with", "blundell", *TINY, "num_epochs=4"]
+    run(*words, "experiment_name=whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(SystemExit) as stop:
+            run(*words, "experiment_name=stopped")
     assert stop.value.code == 130
-    assert json.loads((in_tmp / "results" / "a" / "1" / "run.json").read_text())["status"] == "INTERRUPTED"
+    assert "resume=True" in capsys.readouterr().err
+    folder, whole = (in_tmp / "results" / name / "1" for name in ("stopped", "whole"))
+    assert json.loads((folder / "run.json").read_text())["status"] == "INTERRUPTED"
+    assert not (in_tmp / "results" / "stopped" / "weights.safetensors").exists()
+    (line,) = refused(capsys, *words, "experiment_name=stopped", "resume=True", "lr=0.5")
+    assert "another configuration: lr=0.5 (was 0.001)" in line
+    run(*words, "experiment_name=stopped", "resume=True")
+    assert [path.name for path in (in_tmp / "results" / "stopped").iterdir() if path.name.isdigit()] == ["1"]
+    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+    ours, theirs = (load_file(path / "weights.safetensors") for path in (folder, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    ours, theirs = (json.loads((path / "metrics.json").read_text()) for path in (folder, whole))
+    for name in theirs:
+        assert (ours[name]["steps"], ours[name]["values"]) == (theirs[name]["steps"], theirs[name]["values"])
+    results = [json.loads((path / "run.json").read_text())["result"] for path in (folder, whole)]
+    assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
+    assert len((folder / "log.txt").read_text().splitlines()) == 4
+
+
+def test_nothing_to_resume_is_refused(in_tmp, capsys):
+    (line,) = refused(capsys, "with", "blundell", "resume=True", *TINY)
+    assert line.startswith("error: resume=True: there is no unfinished run")
 
 
 def test_a_new_process_prints_no_warning(in_tmp):

@@ -105,3 +105,19 @@ def test_runs_are_found_by_configuration(tmp_path):
     (run,) = runs.find_runs(tmp_path, seed=1, digits=(2, 3))
     assert run.status == "FAILED"
     assert run.result == {"test_error": 1.0}
+
+
+def test_the_last_unfinished_run_is_found_with_its_configuration_only(tmp_path):
+    for number, status in {"1": "FAILED", "2": "INTERRUPTED", "3": "COMPLETED"}.items():
+        folder = finished_run(tmp_path / number, "", status=status, seed=1, digits=[0, 1], resume=False)
+        if status != "COMPLETED":
+            (folder / runs.CHECKPOINT).touch()
+    assert runs.find_unfinished(tmp_path, {"seed": 1, "digits": (0, 1), "resume": True}).name == "2"
+    with pytest.raises(ResultsError, match=r"2 was started with another configuration: seed=2 \(was 1\)$"):
+        runs.find_unfinished(tmp_path, {"seed": 2, "digits": [0, 1], "resume": True})
+
+
+def test_nothing_to_resume(tmp_path):
+    finished_run(tmp_path / "1", "")
+    with pytest.raises(ResultsError, match=r"resume=True: there is no unfinished run in .*; leave resume away"):
+        runs.find_unfinished(tmp_path, {})

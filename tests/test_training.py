@@ -1,11 +1,12 @@
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
-from bbb import data, objective, priors, training
+from bbb import checkpoint, data, objective, priors, training
 from bbb.network import BayesianMLP, mlp
-from bbb.training import DivergedError, Noise, Plan
+from bbb.training import DivergedError, Noise, Plan, Training
 
 PLAN = Plan(
     num_epochs=3,
@@ -27,7 +28,8 @@ def train(split, validation=None, prior=None, seed=1, on_step=lambda step, num_s
     prior = prior or priors.gaussian(network.posterior.dim, 1.0)
     noise = Noise(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1), 7)
     plan = dataclasses.replace(PLAN, **changes)
-    epochs = list(training.fit(network, prior, split, validation, plan, noise, on_step))
+    process = Training(network, prior, split, validation, plan, noise)
+    epochs = list(process.fit(on_step))
     return network, epochs
 
 
@@ -125,15 +127,39 @@ def test_progress_is_told_after_every_step(toy_split):
     assert calls == [(step, 14) for step in range(1, 15)]
 
 
-def test_epochs_are_yielded_as_they_end(toy_split):
-    network = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(1))
-    noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 7)
+def training_of(split, seed=1, **changes):
+    network = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(seed))
+    noise = Noise(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1), 7)
     prior = priors.gaussian(network.posterior.dim, 1.0)
-    epochs = training.fit(network, prior, toy_split, None, PLAN, noise)
+    return Training(network, prior, split, split, dataclasses.replace(PLAN, **changes), noise)
+
+
+def test_epochs_are_yielded_as_they_end(toy_split):
+    process = training_of(toy_split)
+    epochs = process.fit()
     assert next(epochs).number == 1
-    early = network.posterior.mean.detach().clone()
+    early = process.network.posterior.mean.detach().clone()
     assert next(epochs).number == 2
-    assert not torch.equal(early, network.posterior.mean)
+    assert not torch.equal(early, process.network.posterior.mean)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lr_schedule": "cosine"}, {"optimizer": "sgd"}, {"input_dropout": 0.2}, {"beta_type": "soenderby"}],
+    ids=lambda changes: next(iter(changes.values())),
+)
+@pytest.mark.parametrize("estimator", ["weights", "local"])
+def test_stopped_and_resumed_ends_bit_identical_to_never_stopped(toy_split, tmp_path, changes, estimator):
+    whole = training_of(toy_split, num_epochs=5, estimator=estimator, **changes)
+    expected = list(whole.fit())
+    stopped = training_of(toy_split, num_epochs=5, estimator=estimator, **changes)
+    first = list(itertools.islice(stopped.fit(), 2))
+    checkpoint.save_state(tmp_path / "state", stopped.state_dict())
+    resumed = training_of(toy_split, seed=99, num_epochs=5, estimator=estimator, **changes)
+    resumed.load_state_dict(checkpoint.load_state(tmp_path / "state", torch.device("cpu")))
+    assert without_time(first + list(resumed.fit())) == without_time(expected)
+    for name, value in whole.network.posterior.state_dict().items():
+        assert torch.equal(value, resumed.network.posterior.state_dict()[name])
 
 
 def test_divergence_stops_with_a_clear_line(toy_split):

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bbb import data, evaluation, machine, priors, training
+from bbb import data, evaluation, machine, priors
 from bbb.data import Split
 from bbb.network import BayesianMLP
-from bbb.training import Noise, Plan
+from bbb.training import Noise, Plan, Training
 
 SIZES = (784, 400, 400, 10)
 PLAN = Plan(
@@ -72,7 +72,7 @@ def bayesian_run(train: Split, validation: Split | None, prior: nn.Module, **cha
     network = BayesianMLP.initial(SIZES, 0.02, torch.Generator().manual_seed(1))
     noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 3)
     plan = dataclasses.replace(PLAN, **changes)
-    return lambda: list(training.fit(network, prior, train, validation, plan, noise))
+    return lambda: list(Training(network, prior, train, validation, plan, noise).fit())
 
 
 def compare(runs: dict[str, Callable[[], None]], rounds: int, steps: int) -> None:
