@@ -1,0 +1,292 @@
+r"""Planar normalizing flows over weight vectors, K of them at once (Rezende and Mohamed 2015, arXiv 1505.05770).
+
+One planar map is (their eqs. 10 to 12 and appendix A.1)
+
+.. math::
+    f(z) = z + \hat u \tanh(w^T z + b), \qquad
+    \hat u = u + (\mathrm{softplus}(-w^T u) - 1) \frac{w}{|w|^2}, \qquad
+    \log|\det| = \log(1 + w^T \hat u \, (1 - \tanh^2)),
+
+with :math:`w^T \hat u = \mathrm{softplus}(w^T u) - 1 > -1`, so that f is invertible. A composition of K maps never needs
+the vectors between them: with the products :math:`H_{kj} = w_k^T \hat u_j` the arguments of tanh follow a recursion on
+scalars, :math:`a_k = w_k^T z + b_k + \sum_{j<k} H_{kj} \tanh a_j`, and the result is one update of rank K,
+:math:`z + \sum_k \hat u_k \tanh a_k`. Log-determinants have shape ``(S,)``: one number, in nats, for each draw.
+"""
+
+import math
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+BISECTIONS, NEWTON_STEPS = 24, 4
+
+
+class Flow(nn.Module):
+    """An invertible map of R^D; K planar maps in families that differ by how they hold their vectors u and w."""
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``z (S, D)`` forward.
+
+        Returns:
+            ``y (S, D)`` and log|det dy/dz| ``(S,)``, differentiable in z and in the parameters.
+        """
+        raise NotImplementedError
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``y (S, D)`` back.
+
+        Returns:
+            ``z (S, D)`` with ``forward(z) = y``, and the log-determinant *of the forward map* at z, log|det dy/dz|
+            ``(S,)``; both differentiable in y and in the parameters, by the implicit function theorem.
+        """
+        projection, uw, ww = self._products(y)
+        t, tc, log_det = _invert(projection, uw, ww, self.b)
+        return self._update(y, -t, -tc), log_det
+
+    def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Products w_k.z ``(S, K)``, w_k.u_j ``(K, K)`` and w_k.w_j ``(K, K)``."""
+        raise NotImplementedError
+
+    def _update(self, z: Tensor, t: Tensor, tc: Tensor) -> Tensor:
+        """Add t U + tc W to z, for coefficients ``(S, K)``."""
+        raise NotImplementedError
+
+
+class PlanarFlow(Flow):
+    """K planar maps whose vectors u and w are free: 2 D + 1 parameters each.
+
+    Args:
+        uw: the vectors u, then the vectors w, ``(2, K, D)``: one block, so that a product reads both at once.
+        b: ``(K,)``.
+    """
+
+    def __init__(self, uw: Tensor, b: Tensor) -> None:
+        super().__init__()
+        self.uw = nn.Parameter(uw)
+        self.b = nn.Parameter(b)
+
+    @classmethod
+    def identity(cls, mean: Tensor, std: Tensor, num_flows: int, generator: torch.Generator | None = None) -> Self:
+        """Create flows that start as the identity, with tanh neither saturated nor dead where z is drawn.
+
+        Directions are random; w is scaled so that w.z + b has standard deviation 1 under N(mean, std^2), and b centres
+        it. u = ln(e - 1) w / |w|^2 makes u_hat zero.
+
+        Args:
+            mean: ``(D,)``, the mean of the distribution that the flows are put on.
+            std: ``(D,)``, its standard deviations.
+            num_flows: K.
+            generator: source of the directions.
+        """
+        noise = torch.empty(num_flows, len(mean), dtype=mean.dtype, device=mean.device).normal_(generator=generator)
+        w = noise / (std * math.sqrt(len(mean)))
+        u = w * (math.log(math.e - 1.0) / w.square().sum(1, keepdim=True))
+        return cls(torch.stack([u, w]), -(w @ mean))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return _PlanarForward.apply(z, self.uw, self.b)
+
+    def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u, w = self.uw
+        return z @ w.T, w @ u.T, w @ w.T
+
+    def _update(self, z: Tensor, t: Tensor, tc: Tensor) -> Tensor:
+        return torch.addmm(z, torch.cat([t, tc], 1), self.uw.flatten(0, 1))
+
+
+class MatrixPlanarFlow(Flow):
+    r"""K planar maps on the weights of a layer with rank-one vectors u = a b^T and w = c d^T: 2 (out + in + 1) each.
+
+    A bias counts as one more column of the weight matrix. Products factorise, :math:`\langle c_k d_k^T, a_j b_j^T\rangle
+    = (c_k^T a_j)(d_k^T b_j)`, so that K maps cost two thin matrix products more than the layer itself.
+
+    Args:
+        rows: the factors a, then c, ``(2, K, out)``.
+        columns: the factors b, then d, ``(2, K, in + 1)``, the bias last.
+        b: ``(K,)``.
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor, b: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows)
+        self.columns = nn.Parameter(columns)
+        self.b = nn.Parameter(b)
+
+    @classmethod
+    def identity(
+        cls,
+        mean: Tensor,
+        std: Tensor,
+        num_flows: int,
+        shape: tuple[int, int],
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """Create flows that start as the identity, as :meth:`PlanarFlow.identity` does.
+
+        Args:
+            mean: ``(D,)``: a layer's weight ``(out, in)`` row by row, then its bias.
+            std: ``(D,)``.
+            num_flows: K.
+            shape: ``(out, in)``.
+            generator: source of the directions.
+        """
+        num_out, num_in = shape
+        empty = {"dtype": mean.dtype, "device": mean.device}
+        c = torch.empty(num_flows, num_out, **empty).normal_(generator=generator)
+        d = torch.empty(num_flows, num_in + 1, **empty).normal_(generator=generator)
+        matrix, variance = (_as_matrix(x.unsqueeze(0), num_out)[0] for x in (mean, std.square()))
+        spread = torch.einsum("ko,oi,ki->k", c.square(), variance, d.square()).sqrt()
+        c = c / spread.unsqueeze(1)
+        norm = c.square().sum(1) * d.square().sum(1)
+        a = c * (math.log(math.e - 1.0) / norm).unsqueeze(1)
+        b = -torch.einsum("ko,oi,ki->k", c, matrix, d)
+        return cls(torch.stack([a, c]), torch.stack([d, d]), b)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        t, tc, log_det = _Couple.apply(*self._products(z), self.b)
+        return self._update(z, t, tc), log_det
+
+    def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (a, c), (b, d) = self.rows, self.columns
+        num_out, num_weights = a.shape[1], a.shape[1] * (b.shape[1] - 1)
+        weight, bias = z[:, :num_weights].unflatten(1, (num_out, -1)), z[:, num_weights:]
+        along = weight @ d[:, :-1].T + bias.unsqueeze(2) * d[:, -1]
+        return (along * c.T).sum(1), (c @ a.T) * (d @ b.T), (c @ c.T) * (d @ d.T)
+
+    def _update(self, z: Tensor, t: Tensor, tc: Tensor) -> Tensor:
+        rows, columns = self.rows.flatten(0, 1), self.columns.flatten(0, 1)
+        num_weights = rows.shape[1] * (columns.shape[1] - 1)
+        weight, bias = z[:, :num_weights].unflatten(1, (rows.shape[1], -1)), z[:, num_weights:]
+        scaled = rows.T * torch.cat([t, tc], 1).unsqueeze(1)
+        weight = torch.baddbmm(weight, scaled, columns[:, :-1].expand(len(z), -1, -1))
+        return torch.cat([weight.flatten(1), bias + scaled @ columns[:, -1]], 1)
+
+
+class _Couple(torch.autograd.Function):
+    """The recursion on scalars, from the products to tanh's values t, to t c, and to the log-determinant."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        t, tc, log_det, saved = _couple(projection, uw, ww, b)
+        ctx.save_for_backward(*saved)
+        return t, tc, log_det
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad_t: Tensor, grad_tc: Tensor, grad_log_det: Tensor) -> tuple[Tensor, ...]:
+        return _couple_backward(ctx.saved_tensors, grad_t, grad_tc, grad_log_det)
+
+
+class _PlanarForward(torch.autograd.Function):
+    """K free planar maps; forward and backward each read the block of vectors U and W as few times as can be.
+
+    With M = [U; W] the result is z + [t, tc] M, and every gradient with respect to M is a small matrix times M plus a
+    small matrix times [dL/dy; z].
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, z: Tensor, uw: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        block, num_flows = uw.flatten(0, 1), len(b)
+        w = block[num_flows:]
+        gram = w @ block.T
+        t, tc, log_det, saved = _couple(z @ w.T, gram[:, :num_flows], gram[:, num_flows:], b)
+        coefficients = torch.cat([t, tc], 1)
+        ctx.save_for_backward(z, uw, coefficients, *saved)
+        return torch.addmm(z, coefficients, block), log_det
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z, uw, coefficients, *saved = ctx.saved_tensors
+        block, num_flows = uw.flatten(0, 1), uw.shape[1]
+        grad_t, grad_tc = (grad_y @ block.T).split(num_flows, 1)
+        grad_projection, grad_uw, grad_ww, grad_b = _couple_backward(saved, grad_t, grad_tc, grad_log_det)
+        grad_z = torch.addmm(grad_y, grad_projection, block[num_flows:])
+        above = torch.cat([torch.zeros_like(grad_uw), grad_uw.T], 1)
+        below = torch.cat([grad_uw, grad_ww + grad_ww.T], 1)
+        grad_block = torch.cat([above, below]) @ block
+        along_z = torch.cat([torch.zeros_like(grad_projection), grad_projection], 1)
+        grad_block.addmm_(torch.cat([coefficients, along_z]).T, torch.cat([grad_y, z]))
+        return grad_z, grad_block.view_as(uw), grad_b
+
+
+def _correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and sigmoid(-w_k.u_k)."""
+    along = uw.diagonal()
+    c = (F.softplus(-along) - 1.0) / ww.diagonal()
+    h = uw + c * ww
+    # On the diagonal the sum above loses digits where w.u is large; softplus(w.u) - 1 is the same number.
+    return c, h.diagonal_scatter(F.softplus(along) - 1.0), torch.sigmoid(-along)
+
+
+def _couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    c, h, shrink = _correction(uw, ww)
+    a = projection + b
+    t = torch.empty_like(a)
+    for k in range(len(b)):
+        t[:, k] = torch.tanh(torch.addmv(a[:, k], t[:, :k], h[k, :k]))
+    slope = 1.0 - t.square()
+    det = 1.0 + h.diagonal() * slope
+    return t, t * c, det.log().sum(1), (t, slope, det, c, h, ww, shrink)
+
+
+def _couple_backward(
+    saved: tuple[Tensor, ...], grad_t: Tensor, grad_tc: Tensor, grad_log_det: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients with respect to the projections, the products w.u and w.w, and b."""
+    t, slope, det, c, h, ww, shrink = saved
+    per_det = grad_log_det.unsqueeze(1) / det
+    grad_t = grad_t + grad_tc * c - 2.0 * t * per_det * h.diagonal()
+    grad_a = torch.empty_like(t)
+    for k in reversed(range(t.shape[1])):
+        grad_a[:, k] = torch.addmv(grad_t[:, k], grad_a[:, k + 1 :], h[k + 1 :, k]) * slope[:, k]
+    grad_diagonal = (per_det * slope).sum(0)
+    grad_h = torch.tril(grad_a.T @ t, -1)  # below the diagonal, where H = w.u + c w.w
+    grad_c = (grad_h * ww).sum(0) + (grad_tc * t).sum(0)
+    squared_norm = ww.diagonal()
+    grad_along = grad_diagonal * (1.0 - shrink) - grad_c * shrink / squared_norm
+    grad_uw = grad_h + torch.diag(grad_along)
+    grad_ww = grad_h * c - torch.diag(grad_c * c / squared_norm)
+    return grad_a, grad_uw, grad_ww, grad_a.sum(0)
+
+
+def _invert(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The recursion backwards, from products with y: t, t c and the log-determinant, by autograd."""
+    c, h, _ = _correction(uw, ww)
+    t = [None] * len(b)
+    for k in reversed(range(len(b))):
+        right = projection[:, k]
+        if k + 1 < len(b):
+            right = right - torch.stack(t[k + 1 :], 1) @ h[k, k + 1 :]
+        t[k] = torch.tanh(_root(right, h[k, k], b[k]) + b[k])
+    t = torch.stack(t, 1)
+    log_det = torch.log(1.0 + h.diagonal() * (1.0 - t.square())).sum(1)
+    return t, t * c, log_det
+
+
+def _root(right: Tensor, h: Tensor, b: Tensor) -> Tensor:
+    """Solve x + h tanh(x + b) = right for x ``(S,)``, which is unique since h > -1."""
+    with torch.no_grad():
+        low, high = right - h.abs(), right + h.abs()
+        for _ in range(BISECTIONS):
+            x = 0.5 * (low + high)
+            above = x + h * torch.tanh(x + b) > right
+            low, high = torch.where(above, low, x), torch.where(above, x, high)
+        x = 0.5 * (low + high)
+        for _ in range(NEWTON_STEPS):
+            x = (x - _newton(x, right, h, b)).clamp(low, high)
+    return x - _newton(x, right, h, b)  # at the root, the gradient of a Newton step is that of the root
+
+
+def _newton(x: Tensor, right: Tensor, h: Tensor, b: Tensor) -> Tensor:
+    t = torch.tanh(x + b)
+    return (x + h * t - right) / (1.0 + h * (1.0 - t.square()))
+
+
+def _as_matrix(z: Tensor, num_out: int) -> Tensor:
+    """Put a layer's weights ``(S, out * in + out)`` into matrices ``(S, out, in + 1)``, the bias as last column."""
+    weight, bias = z[:, :-num_out], z[:, -num_out:]
+    return torch.cat([weight.unflatten(1, (num_out, -1)), bias.unsqueeze(2)], 2)
