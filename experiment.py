@@ -52,8 +52,10 @@ def has_commit() -> bool:
 
 
 ex = Experiment("bbb", save_git_info=has_commit())
+sacred_messages = logging.StreamHandler()
+sacred_messages.addFilter(lambda record: not record.getMessage().startswith(("Failed after", "Aborted after")))
 ex.logger = logging.getLogger("bbb")  # quiet unless something is wrong; -l INFO makes Sacred talk
-ex.logger.addHandler(logging.StreamHandler())
+ex.logger.addHandler(sacred_messages)
 ex.logger.setLevel(logging.WARNING)
 for source_file in sorted((CONFIGS.parent / "bbb").glob("*.py")):
     ex.add_source_file(str(source_file))
