@@ -17,8 +17,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bbb.errors import InputError
+from bbb.flows import MatrixPlanarFlow, PlanarFlow
 from bbb.network import BayesianMLP, num_weights
-from bbb.weights import Gaussian
+from bbb.weights import FlowedGaussian, WeightDistribution
 
 FORMAT = "bbb-weights-1"
 STATE_FORMAT = "bbb-state-1"
@@ -40,7 +41,7 @@ def save_weights(path: Path, network: BayesianMLP, about: Mapping[str, object] |
         network: its posterior and its layer sizes are written.
         about: whatever else a reader should know, such as the classes; values must be fit for JSON.
     """
-    layout = {"format": FORMAT, "posterior": "gaussian", "sizes": list(network.sizes)}
+    layout = {"format": FORMAT, "sizes": list(network.sizes), **_flavour(network.posterior)}
     metadata = {key: json.dumps(value) for key, value in {**(about or {}), **layout}.items()}
     tensors = {name: value.cpu().contiguous() for name, value in network.posterior.state_dict().items()}
     write_aside(path, save(tensors, metadata))
@@ -54,7 +55,8 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
         device: where the network shall live.
 
     Returns:
-        The network, and what the file tells about it: ``sizes``, ``posterior`` and what was passed as ``about``.
+        The network, and what the file tells about it: ``sizes``, ``flow``, ``num_flows`` and what was passed as
+        ``about``.
 
     Raises:
         WeightsError: the file is not there, is not of this format, is damaged, or holds values that are not finite.
@@ -62,14 +64,28 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
     about, tensors = _read(path)
     try:
         sizes = [int(size) for size in about["sizes"]]
-        mean, log_std = tensors["mean"], tensors["log_std"]
+        flow, num_flows = about["flow"], int(about["num_flows"])
     except (KeyError, TypeError, ValueError):
         raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
-    if mean.shape != log_std.shape or mean.shape != (num_weights(sizes),) or not mean.dtype == log_std.dtype:
+    mean = tensors.get("base.mean" if num_flows else "mean", torch.empty(0))
+    if len(sizes) < 2 or min(sizes) < 1 or mean.shape != (num_weights(sizes),) or num_flows > len(mean):
         raise WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
-    if not (mean.isfinite().all() and log_std.isfinite().all()):
+    network = BayesianMLP.initial(sizes, 1.0, torch.Generator(), num_flows, flow or "planar").to(mean.dtype)
+    wanted = {name: value.shape for name, value in network.posterior.state_dict().items()}
+    if wanted != {name: value.shape for name, value in tensors.items()}:
+        raise WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
+    if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
-    return BayesianMLP(sizes, Gaussian(mean, log_std)).to(device), about
+    network.posterior.load_state_dict(tensors)
+    return network.to(device), about
+
+
+def _flavour(posterior: WeightDistribution) -> dict[str, object]:
+    """The flows of a posterior, as ``flow`` and ``num_flows``."""
+    if isinstance(posterior, FlowedGaussian):
+        kinds = {PlanarFlow: "planar", MatrixPlanarFlow: "matrix_planar"}
+        return {"flow": kinds[type(posterior.flows[0])], "num_flows": len(posterior.flows[0].b)}
+    return {"flow": None, "num_flows": 0}
 
 
 def save_state(path: Path, state: Mapping[str, object]) -> None:
@@ -121,6 +137,6 @@ def _read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: is not a weights file, or is damaged ({error})") from None
-    if about.get("format") != FORMAT or about.get("posterior") != "gaussian":
+    if about.get("format") != FORMAT:
         raise WeightsError(f"{path}: not a weights file of this version (wanted format {FORMAT})")
     return about, tensors

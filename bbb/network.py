@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bbb.weights import Gaussian, WeightDistribution
+from bbb.flows import Flow, MatrixPlanarFlow, PlanarFlow
+from bbb.weights import FlowedGaussian, Gaussian, WeightDistribution
 
 Layer = tuple[Tensor, Tensor]
 
@@ -39,35 +40,53 @@ class BayesianMLP(nn.Module):
         self.posterior = posterior
 
     @classmethod
-    def initial(cls, sizes: Sequence[int], init_std: float, generator: torch.Generator) -> "BayesianMLP":
-        """Create a network with a Gaussian posterior, ready to be trained.
+    def initial(
+        cls,
+        sizes: Sequence[int],
+        init_std: float,
+        generator: torch.Generator,
+        num_flows: int = 0,
+        flow: str = "planar",
+    ) -> "BayesianMLP":
+        """Create a network with a Gaussian posterior, or a flow of one for each layer, ready to be trained.
 
         Means start as a ReLU network's weights do, N(0, 2 / fan_in) (He et al. 2015, arXiv 1502.01852); biases at 0.
 
         Args:
             sizes: units of each layer from input to output.
             init_std: standard deviation of every weight's posterior.
-            generator: source of the initial means.
+            generator: source of the initial means, and of the flows' directions.
+            num_flows: K planar maps on the posterior of each layer; they start as the identity.
+            flow: ``planar`` or ``matrix_planar`` (see :mod:`bbb.flows`).
         """
         parts = []
         for fan_in, fan_out in pairwise(sizes):
             weight = torch.randn(fan_out * fan_in, generator=generator, device=generator.device)
             parts += [weight * math.sqrt(2.0 / fan_in), weight.new_zeros(fan_out)]
         mean = torch.cat(parts)
-        return cls(sizes, Gaussian(mean, torch.full_like(mean, math.log(init_std))))
+        base = Gaussian(mean, torch.full_like(mean, math.log(init_std)))
+        if num_flows == 0:
+            return cls(sizes, base)
+        flows = [_identity_flow(flow, shape, num_flows, init_std, generator) for shape in pairwise(sizes)]
+        return cls(sizes, FlowedGaussian(base, flows, layer_dims(sizes)))
 
     def layers(self, w: Tensor) -> list[Layer]:
         """View weights ``(S, D)`` as layers: pairs of ``(S, out, in)`` and ``(S, out)``."""
         return unflatten(w, self.sizes)
 
     def mean_layers(self) -> list[Layer]:
-        """View the posterior's mean as layers of a single draw, S = 1."""
+        """View the posterior's mean (its centre, under flows) as layers of a single draw, S = 1."""
         return self.layers(self.posterior.mean.unsqueeze(0))
 
 
 def num_weights(sizes: Sequence[int]) -> int:
     """Count the weights and biases of an MLP with these layer sizes."""
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+    return sum(layer_dims(sizes))
+
+
+def layer_dims(sizes: Sequence[int]) -> list[int]:
+    """Count the weights and biases of each layer."""
+    return [(fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes)]
 
 
 def unflatten(w: Tensor, sizes: Sequence[int]) -> list[Layer]:
@@ -130,3 +149,12 @@ def local_mlp(
         noise = torch.empty(shape, dtype=x.dtype, device=x.device).normal_(generator=generator)
         h = torch.addcmul(centre, variance.sqrt(), noise)
     return h
+
+
+def _identity_flow(kind: str, shape: tuple[int, int], num_flows: int, std: float, generator: torch.Generator) -> Flow:
+    fan_in, fan_out = shape
+    if kind == "planar":
+        return PlanarFlow.identity((fan_in + 1) * fan_out, num_flows, std, generator)
+    if kind == "matrix_planar":
+        return MatrixPlanarFlow.identity((fan_out, fan_in), num_flows, std, generator)
+    raise ValueError(f"flow={kind}: must be one of planar, matrix_planar")

@@ -1,7 +1,7 @@
 """One experiment, from settings to result. Needs no Sacred: a notebook can call :func:`run`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -134,15 +134,24 @@ def create_network(settings: Settings, task: Task, device: torch.device, root: P
     """
     sizes = (task.train.images.shape[1], *[settings.num_hidden] * settings.num_layers, len(settings.digits))
     if settings.pretrained is None:
-        return BayesianMLP.initial(sizes, settings.init_std, _generator(settings, "init")).to(device)
+        generator = _generator(settings, "init")
+        return BayesianMLP.initial(sizes, settings.init_std, generator, settings.num_flows, settings.flow).to(device)
     path = runs.find_weights(settings.pretrained, root)
-    network, _ = checkpoint.load_weights(path, device)
-    if network.sizes != sizes:
+    network, about = checkpoint.load_weights(path, device)
+    there = _layout(network.sizes, about["num_flows"], about["flow"])
+    wanted = _layout(sizes, settings.num_flows, settings.flow)
+    if there != wanted:
         raise checkpoint.WeightsError(
-            f"pretrained={settings.pretrained!r}: {path} has layers of {'-'.join(map(str, network.sizes))} units, the "
-            f"configuration asks for {'-'.join(map(str, sizes))}; change num_layers, num_hidden, dataset or digits"
+            f"pretrained={settings.pretrained!r}: {path} has layers of {there}, the configuration asks for {wanted}; "
+            "change num_layers, num_hidden, dataset, digits, num_flows or flow"
         )
     return network
+
+
+def _layout(sizes: Sequence[int], num_flows: int, flow: str | None) -> str:
+    """Put what must agree between weights and a configuration into words."""
+    units = f"{'-'.join(map(str, sizes))} units"
+    return f"{units} and {num_flows} {flow} flows" if num_flows else units
 
 
 def create_prior(settings: Settings, dim: int, device: torch.device) -> WeightDistribution:

@@ -95,7 +95,8 @@ class Settings:
     validation_fraction: Annotated[float, _number("share of the training set", ge=0, lt=1)]
     num_layers: Annotated[int, _integer("hidden layers", 1, 32)]
     num_hidden: Annotated[int, _integer("units a hidden layer", 1, 8192)]
-    num_flows: Annotated[int, Field(description="0, since normalizing flows have not landed yet", ge=0, le=0)]
+    num_flows: Annotated[int, _integer("planar flows on the posterior of each layer", 0, 256)]
+    flow: Annotated[Literal["planar", "matrix_planar"], _choice("planar", "matrix_planar")]
     num_epochs: Annotated[int, _integer("epochs", 1, 1_000_000)]
     batch_size: Annotated[int, _integer("images", 1, 60_000)]
     num_samples: Annotated[int, _integer("draws of the weights", 1, 1024)]
@@ -127,7 +128,12 @@ class Settings:
     ]
 
     @model_validator(mode="after")
-    def _scales_in_order(self) -> "Settings":
+    def _fits_together(self) -> "Settings":
+        if self.estimator == "local" and self.num_flows > 0:
+            raise ValueError(
+                f"estimator='local': needs activations that are Gaussian, which num_flows={self.num_flows} makes them "
+                "not; use estimator=weights"
+            )
         if self.prior == "scale_mixture" and self.prior_std1 < self.prior_std2:
             raise ValueError(
                 f"prior_std1={self.prior_std1}: must be at least prior_std2={self.prior_std2}, the narrow component"

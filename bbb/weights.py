@@ -10,11 +10,14 @@ Posterior and prior share these types: ``posterior.frozen()`` is a prior.
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+
+from bbb.flows import Flow
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -89,6 +92,51 @@ class Gaussian(WeightDistribution):
             A scalar, in nats.
         """
         return _GaussianKL.apply(self.mean, self.log_std, prior.mean.detach(), prior.log_std.detach(), self.dim)
+
+
+class FlowedGaussian(WeightDistribution):
+    r"""A Gaussian whose deviations from its mean go through normalizing flows, one for each block of weights.
+
+    .. math:: w = \mu + f(\sigma \epsilon), \qquad \log q(w) = \log N(\sigma \epsilon; 0, \sigma^2) - \log|\det f'|
+
+    A planar map of deviations is a planar map of weights with its bias moved by :math:`w_k^T \mu` (Rezende and Mohamed
+    2015, arXiv 1505.05770), so nothing is lost, and tanh stays where it is alive however far the mean wanders.
+
+    Args:
+        base: the Gaussian.
+        flows: a flow for each block.
+        dims: weights in each block, in the order of the flat vector.
+
+    Raises:
+        ValueError: the blocks do not add up to the base's weights.
+    """
+
+    def __init__(self, base: Gaussian, flows: Sequence[Flow], dims: Sequence[int]) -> None:
+        super().__init__(base.dim)
+        if sum(dims) != base.dim or len(dims) != len(flows):
+            raise ValueError(f"dims={tuple(dims)}: {len(flows)} flows and {base.dim} weights do not fit these blocks")
+        self.base, self.flows, self.dims = base, nn.ModuleList(flows), tuple(dims)
+
+    @property
+    def mean(self) -> Tensor:
+        """The image of the base's mean ``(D,)``: a centre, where the mean itself has no closed form."""
+        return self._through(torch.zeros_like(self.base.mean).unsqueeze(0), inverse=False)[0].squeeze(0)
+
+    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        z, log_q = self.base.rsample(num_samples, generator)
+        w, log_det = self._through(z - self.base.mean, inverse=False)
+        return w, log_q - log_det
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        z, log_det = self._through(w, inverse=True)
+        return self.base.log_prob(z) - log_det
+
+    def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Take deviations ``(S, D)`` to weights, or weights back to the base's; with the flows' log-determinant."""
+        blocks = (x - self.base.mean if inverse else x).split(self.dims, dim=1)
+        pairs = zip(self.flows, blocks, strict=True)
+        images, log_dets = zip(*(flow.inverse(z) if inverse else flow(z) for flow, z in pairs), strict=True)
+        return self.base.mean + torch.cat(images, dim=1), torch.stack(log_dets).sum(0)
 
 
 class ScaleMixture(WeightDistribution):

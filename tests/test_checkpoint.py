@@ -7,6 +7,21 @@ from safetensors.torch import save_file
 
 from bbb import checkpoint
 from bbb.checkpoint import StateError, WeightsError
+from bbb.network import BayesianMLP
+
+FLAVOURS = [(0, "planar"), (16, "planar"), (3, "matrix_planar")]
+
+
+@pytest.mark.parametrize(("num_flows", "flow"), FLAVOURS)
+def test_log_probs_survive_the_trip_with_every_flavour(tmp_path, generator, num_flows, flow):
+    network = BayesianMLP.initial((12, 8, 3), 0.05, generator, num_flows, flow)
+    for parameter in network.posterior.parameters():
+        parameter.data += 0.01 * torch.randn(parameter.shape, generator=generator)
+    checkpoint.save_weights(tmp_path / "w", network)
+    loaded, about = checkpoint.load_weights(tmp_path / "w")
+    w, _ = network.posterior.rsample(3, generator)
+    assert torch.equal(loaded.posterior.log_prob(w), network.posterior.log_prob(w))
+    assert (about["num_flows"], about["flow"]) == (num_flows, flow if num_flows else None)
 
 
 @pytest.fixture
@@ -65,7 +80,7 @@ def test_damaged_or_foreign_files_are_refused(saved, damage):
 
 
 def forge(path, mean, log_std, **metadata):
-    layout = {"format": checkpoint.FORMAT, "posterior": "gaussian", "sizes": [12, 8, 3], **metadata}
+    layout = {"format": checkpoint.FORMAT, "flow": None, "num_flows": 0, "sizes": [12, 8, 3], **metadata}
     save_file({"mean": mean, "log_std": log_std}, path, {key: json.dumps(value) for key, value in layout.items()})
 
 
@@ -76,7 +91,8 @@ def forge(path, mean, log_std, **metadata):
         (torch.zeros(131), {"sizes": [12, 9, 3]}, "do not have the shape"),
         (torch.full((131,), float("nan")), {}, "not finite"),
         (torch.zeros(131), {"format": "bbb-weights-0"}, "not a weights file of this version"),
-        (torch.zeros(131), {"posterior": "other"}, "not a weights file of this version"),
+        (torch.zeros(131), {"num_flows": 2, "flow": "planar"}, "do not have the shape"),
+        (torch.zeros(131), {"num_flows": None}, "layout in its metadata is damaged"),
         (torch.zeros(131), {"sizes": "x"}, "layout in its metadata is damaged"),
         (torch.zeros(131), {"sizes": None}, "layout in its metadata is damaged"),
     ],

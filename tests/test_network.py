@@ -87,6 +87,24 @@ def test_start_is_reproducible_and_scaled_for_relu(generator):
     torch.testing.assert_close(network.posterior.log_std.exp(), torch.full_like(network.posterior.mean, 0.02))
 
 
+@pytest.mark.parametrize("flow", ["planar", "matrix_planar"])
+def test_flows_start_where_the_gaussian_posterior_does(flow):
+    """The same seed gives the same means, draws and densities with flows as without, until they are trained."""
+    plain, flowed = (
+        BayesianMLP.initial((30, 20, 5), 0.02, torch.Generator().manual_seed(1), num_flows, flow)
+        for num_flows in (0, 16)
+    )
+    draws = [network.posterior.rsample(3, torch.Generator().manual_seed(2)) for network in (plain, flowed)]
+    torch.testing.assert_close(draws[0][0], draws[1][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(draws[0][1], draws[1][1], rtol=1e-6, atol=1e-3)
+    torch.testing.assert_close(plain.mean_layers(), flowed.mean_layers(), rtol=0, atol=1e-5)
+
+
+def test_an_unknown_flow_is_refused(generator):
+    with pytest.raises(ValueError, match="flow=radial: must be one of planar, matrix_planar"):
+        BayesianMLP.initial((3, 2), 0.1, generator, 4, "radial")
+
+
 def test_a_posterior_of_another_size_is_refused():
     with pytest.raises(ValueError, match="12 weights, the posterior has 5"):
         BayesianMLP((3, 3), Gaussian(torch.zeros(5), torch.zeros(5)))

@@ -93,6 +93,15 @@ def test_pretrained_weights_of_another_layout_are_refused(in_tmp):
         pipeline.check(other, in_tmp)
 
 
+def test_pretrained_weights_with_other_flows_are_refused(in_tmp):
+    pipeline.run(settings(num_flows=2), CPU, in_tmp)
+    pretrained = str(in_tmp / "weights.safetensors")
+    pipeline.check(settings(pretrained=pretrained, num_flows=2), in_tmp)
+    message = r"64-16-10 units and 2 planar flows, the configuration asks for 64-16-10 units and 3 matrix_planar"
+    with pytest.raises(InputError, match=message):
+        pipeline.check(settings(pretrained=pretrained, num_flows=3, flow="matrix_planar"), in_tmp)
+
+
 def test_check_leaves_nothing_behind(in_tmp):
     pipeline.check(settings(), in_tmp / "results")
     assert list(in_tmp.iterdir()) == []

@@ -70,7 +70,9 @@ BAD = [
     ("experiment_name", "_sources"),
     ("experiment_name", "a b"),
     ("experiment_name", "a\n"),
-    ("num_flows", 16),
+    ("num_flows", -1),
+    ("num_flows", 1.5),
+    ("flow", "radial"),
     ("num_flows", False),
     ("temperature", -0.1),
     ("prior_pi", 1.0),
@@ -124,6 +126,11 @@ def test_mixture_scales_must_be_in_order():
     with pytest.raises(SettingsError, match=r"prior_std1=0.001: must be at least prior_std2=0.0025"):
         Settings.from_config({**DEFAULT, "prior": "scale_mixture", "prior_std1": 0.001})
     Settings.from_config({**DEFAULT, "prior_std1": 0.001})
+
+
+def test_local_reparameterisation_refuses_flows():
+    with pytest.raises(SettingsError, match=r"estimator='local': .* num_flows=16 .* use estimator=weights"):
+        Settings.from_config({**DEFAULT, "estimator": "local", "num_flows": 16})
 
 
 @pytest.mark.parametrize("name", ["normflow", "results/normflow"])

@@ -5,7 +5,8 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 from torch.distributions import kl_divergence as reference_kl
 
-from bbb.weights import Gaussian, ScaleMixture
+from bbb.flows import PlanarFlow
+from bbb.weights import FlowedGaussian, Gaussian, ScaleMixture
 
 DIM = 7
 
@@ -20,7 +21,23 @@ def as_normal(gaussian):
     return Normal(gaussian.mean, gaussian.log_std.exp())
 
 
+def random_flowed(seed, dim=DIM, num_flows=16):
+    generator = torch.Generator().manual_seed(seed)
+    base = random_gaussian(seed, dim)
+    dims = [dim] if dim == 1 else [dim - 3, 3]
+    flows = [
+        PlanarFlow(
+            torch.randn(2, num_flows, block, generator=generator, dtype=torch.float64),
+            torch.randn(num_flows, generator=generator, dtype=torch.float64),
+            scale=0.4,
+        )
+        for block in dims
+    ]
+    return FlowedGaussian(base, flows, dims)
+
+
 DISTRIBUTIONS = {
+    "flowed gaussian": lambda dim: random_flowed(1, dim),
     "gaussian": lambda dim: random_gaussian(1, dim),
     "isotropic gaussian": lambda dim: Gaussian(torch.tensor(0.3, dtype=torch.float64), torch.tensor(-0.5), dim),
     "scale mixture": lambda dim: ScaleMixture(dim, 0.25, 1.0, 0.1),
@@ -138,17 +155,26 @@ def test_every_parameter_gets_a_gradient(generator):
     assert all(parameter.grad.abs().min() > 0 for parameter in q.parameters())
 
 
+POSTERIORS = {"gaussian": random_gaussian, "16 flows": random_flowed}
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("num_samples", [1, 5])
-def test_frozen_posterior_is_a_prior_at_distance_zero(num_samples, generator):
-    q = random_gaussian(1)
+def test_frozen_posterior_is_a_prior_at_distance_zero(posterior, num_samples, generator):
+    q = POSTERIORS[posterior](1)
     p = q.frozen()
     w, log_q = q.rsample(num_samples, generator)
     torch.testing.assert_close(log_q - p.log_prob(w), torch.zeros(num_samples).double(), rtol=0, atol=1e-6)
-    assert q.kl_divergence(p).item() == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_step_on_the_posterior_leaves_the_frozen_copy_as_it_was():
+def test_closed_form_kl_to_the_frozen_copy_is_zero():
     q = random_gaussian(1)
+    assert q.kl_divergence(q.frozen()).item() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_a_step_on_the_posterior_leaves_the_frozen_copy_as_it_was(posterior):
+    q = POSTERIORS[posterior](1)
     p = q.frozen()
     before = [value.clone() for value in p.state_dict().values()]
     optimizer = torch.optim.Adam(q.parameters(), lr=0.1)
@@ -157,6 +183,12 @@ def test_a_step_on_the_posterior_leaves_the_frozen_copy_as_it_was():
     assert not any(parameter.requires_grad for parameter in p.parameters())
     assert all(torch.equal(old, new) for old, new in zip(before, p.state_dict().values(), strict=True))
     assert not torch.equal(q.mean, p.mean)
+
+
+def test_flows_that_do_not_fit_are_refused():
+    q = random_flowed(1)
+    with pytest.raises(ValueError, match=r"dims=\(7, 3\): 2 flows and 7 weights do not fit"):
+        FlowedGaussian(q.base, list(q.flows), (7, 3))
 
 
 @pytest.mark.parametrize(("pi", "std1", "std2"), [(0.0, 1, 0.1), (1.0, 1, 0.1), (0.5, 0.1, 1), (0.5, 1, 0)])

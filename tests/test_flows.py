@@ -1,0 +1,176 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bbb import flows
+from bbb.flows import MatrixPlanarFlow, PlanarFlow
+
+SHAPE = (3, 4)
+DIM = 15
+
+
+def double(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def planar_flow(num_flows):
+    return PlanarFlow(4.0 * double(2, num_flows, DIM), double(num_flows, seed=1), scale=1.5)
+
+
+def matrix_flow(num_flows):
+    rows, columns = 2.0 * double(2, num_flows, SHAPE[0]), 2.0 * double(2, num_flows, SHAPE[1] + 1, seed=1)
+    return MatrixPlanarFlow(rows, columns, double(num_flows, seed=2), scale=1.5)
+
+
+FAMILIES = {"planar": planar_flow, "matrix_planar": matrix_flow}
+both = pytest.mark.parametrize("family", FAMILIES)
+
+
+def one_by_one(z, uw, b):
+    """The composition of planar maps as in the paper, by autograd: the oracle."""
+    log_det = 0.0
+    for u, w, bias in zip(*uw.unbind(0), b, strict=True):
+        u_hat = u + (F.softplus(-w @ u) - 1) * w / (w @ w)
+        t = torch.tanh(z @ w + bias)
+        z, log_det = z + t.unsqueeze(1) * u_hat, log_det + torch.log((1 + (w @ u_hat) * (1 - t**2)).abs())
+    return z, log_det
+
+
+@both
+@pytest.mark.parametrize("num_flows", [1, 4, 16])
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_all_at_once_equals_one_by_one_in_values_and_gradients(family, num_flows, num_samples):
+    flow = FAMILIES[family](num_flows)
+    z = double(num_samples, DIM, seed=3).requires_grad_()
+    weights, per_draw = double(num_samples, DIM, seed=4), double(num_samples, seed=5)
+    results = []
+    for y, log_det in (flow(z), one_by_one(z, flow.vectors(), flow.b)):
+        assert log_det.shape == (num_samples,)
+        loss = (y * weights).sum() + (log_det * per_draw).sum()
+        results.append([y, log_det, *torch.autograd.grad(loss, [z, *flow.parameters()])])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-6)
+
+
+@both
+def test_log_det_equals_the_jacobian(family):
+    flow, z = FAMILIES[family](4), double(1, DIM, seed=3)
+    jacobian = torch.autograd.functional.jacobian(lambda z: flow(z)[0], z)[0, :, 0]
+    torch.testing.assert_close(flow(z)[1][0], torch.linalg.slogdet(jacobian).logabsdet, rtol=1e-6, atol=1e-6)
+
+
+@both
+@pytest.mark.parametrize("num_flows", [1, 16])
+def test_inverse_round_trip_both_ways(family, num_flows):
+    flow, x = FAMILIES[family](num_flows), 2.0 * double(3, DIM, seed=3)
+    y, log_det = flow(x)
+    z, same = flow.inverse(y)
+    torch.testing.assert_close(z, x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(same, log_det, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(flow(flow.inverse(x)[0])[0], x, rtol=1e-6, atol=1e-6)
+
+
+@both
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_gradients_pass_gradcheck(family, direction):
+    flow, z = FAMILIES[family](3), double(2, DIM, seed=3).requires_grad_()
+    parameters = dict(flow.named_parameters())
+
+    def call(z, *values):
+        return torch.func.functional_call(_Direction(flow, direction), dict(zip(names, values, strict=True)), (z,))
+
+    names = [f"flow.{name}" for name in parameters]
+    assert torch.autograd.gradcheck(call, (z, *parameters.values()))
+
+
+class _Direction(torch.nn.Module):
+    def __init__(self, flow, direction):
+        super().__init__()
+        self.flow, self.direction = flow, direction
+
+    def forward(self, z):
+        return getattr(self.flow, self.direction)(z)
+
+
+@given(st.lists(st.floats(-30, 30), min_size=4, max_size=4), st.lists(st.floats(-30, 30), min_size=4, max_size=4))
+def test_maps_are_invertible_for_any_vectors(u, w):
+    u, w = torch.tensor(u, dtype=torch.float64), torch.tensor(w, dtype=torch.float64)
+    if w @ w < 1e-6:
+        return
+    _, h, _ = flows._correction((w @ u).reshape(1, 1), (w @ w).reshape(1, 1))
+    assert h.item() >= -1.0
+    if w @ u > -30:  # below, softplus(w.u) is less than the last digit of 1
+        assert h.item() > -1.0
+
+
+@settings(max_examples=50)
+@given(st.floats(-0.999, 50), st.floats(-20, 20), st.floats(-100, 100))
+def test_root_solves_its_equation(h, b, right):
+    h, b, right = (torch.tensor(value, dtype=torch.float64) for value in (h, b, right))
+    x = flows._root(right.unsqueeze(0), h, b)
+    assert (x + h * torch.tanh(x + b) - right).abs().item() < 1e-9 * (1 + right.abs().item())
+
+
+def identity(family, shape, num_flows, scale, generator):
+    if family == "planar":
+        return PlanarFlow.identity(shape[0] * (shape[1] + 1), num_flows, scale, generator)
+    return MatrixPlanarFlow.identity(shape, num_flows, scale, generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-3, 0.05, 1.0])
+@both
+def test_start_is_the_identity_with_tanh_alive(family, scale, dtype, generator):
+    shape, num_flows, num_samples = (40, 80), 16, 200
+    flow = identity(family, shape, num_flows, scale, generator).to(dtype)
+    z = scale * torch.randn(num_samples, shape[0] * (shape[1] + 1), generator=generator, dtype=dtype)
+    y, log_det = flow(z)
+    # float32 directions leave u_hat at 1e-7 of |u|, in either precision
+    assert (y - z).abs().max().item() < 1e-5 * scale
+    assert log_det.abs().max().item() < 1e-5
+    projection = z @ flow.vectors()[1].T + flow.b
+    assert projection.std(0).mean().item() == pytest.approx(1.0, abs=0.1)
+    assert (1 - torch.tanh(projection) ** 2).mean().item() > 0.5
+
+
+@both
+def test_parameters_are_of_order_one_whatever_the_size(family, generator):
+    for shape, scale in (((40, 80), 1e-3), ((4, 8), 1.0)):
+        flow = identity(family, shape, 16, scale, generator)
+        for name, parameter in flow.named_parameters():
+            if name != "b":
+                assert 0.3 < parameter.square().mean().sqrt().item() < 1.5, name
+
+
+@both
+def test_every_parameter_gets_a_gradient_at_the_start(family, generator):
+    flow = identity(family, SHAPE, 4, 0.1, generator).double()
+    y, log_det = flow(0.1 * double(2, DIM, seed=3))
+    ((y * double(2, DIM, seed=4)).sum() + log_det.sum()).backward()
+    for name, parameter in flow.named_parameters():
+        if name != "b":  # at the identity b moves nothing: u_hat is zero
+            assert parameter.grad.abs().max() > 1e-6, name
+
+
+@both
+def test_draws_are_independent_of_each_other(family):
+    flow, z = FAMILIES[family](4), double(3, DIM, seed=3)
+    together = flow(z)
+    apart = [torch.cat(parts) for parts in zip(*(flow(draw) for draw in z.split(1)), strict=True)]
+    torch.testing.assert_close(list(together), apart)
+
+
+@both
+def test_nothing_breaks_where_products_are_large(family):
+    flow = FAMILIES[family](4)
+    for parameter in flow.parameters():
+        parameter.data.mul_(math.sqrt(10.0))
+    flow, z = flow.float(), double(2, DIM, seed=3).float().requires_grad_()
+    y, log_det = flow(z)
+    (y.sum() + log_det.sum()).backward()
+    assert y.isfinite().all()
+    assert z.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in flow.parameters())
