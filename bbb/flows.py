@@ -8,20 +8,20 @@ One planar map is (their eqs. 10 to 12 and appendix A.1)
     \log|\det| = \log(1 + w^T \hat u \, (1 - \tanh^2)),
 
 with :math:`w^T \hat u = \mathrm{softplus}(w^T u) - 1 > -1`, so that f is invertible. A composition of K maps
-never needs the vectors between them: with the products :math:`H_{kj} = w_k^T \hat u_j` the arguments of tanh follow a
-recursion on scalars, :math:`a_k = w_k^T z + b_k + \sum_{j<k} H_{kj} \tanh a_j`, and the result is one update of rank K,
-:math:`z + \sum_k \hat u_k \tanh a_k`. Log-determinants have shape ``(S,)``: one number, in nats, for each draw.
+never needs the vectors between them: the arguments of tanh follow a recursion on scalars (:mod:`bbb.recursion`), and
+the result is one update of rank K, :math:`z + \sum_k \hat u_k \tanh a_k`. Log-determinants have shape ``(S,)``: one
+number, in nats, for each draw.
 """
 
 import math
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-BISECTIONS, NEWTON_STEPS = 24, 4
+from bbb.recursion import Couple, couple, couple_backward, invert
+
 _IDENTITY = math.log(math.e - 1.0)  # the w.u at which u_hat is zero
 
 
@@ -44,7 +44,7 @@ class Flow(nn.Module):
             ``(S,)``; both differentiable in y and in the parameters, by the implicit function theorem.
         """
         projection, uw, ww = self._products(y)
-        t, tc, log_det = _invert(projection, uw, ww, self.b)
+        t, tc, log_det = invert(projection, uw, ww, self.b)
         return self._update(y, -t, -tc), log_det
 
     def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,7 +154,7 @@ class MatrixPlanarFlow(Flow):
         return torch.cat([full[..., :-1].flatten(2), full[..., -1]], 2)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        t, tc, log_det = _Couple.apply(*self._products(z), self.b)
+        t, tc, log_det = Couple.apply(*self._products(z), self.b)
         return self._update(z, t, tc), log_det
 
     def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,21 +175,6 @@ class MatrixPlanarFlow(Flow):
         return torch.cat([weight.flatten(1), bias + scaled @ columns[:, -1]], 1)
 
 
-class _Couple(torch.autograd.Function):
-    """The recursion on scalars, from the products to tanh's values t, to t c, and to the log-determinant."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        t, tc, log_det, saved = _couple(projection, uw, ww, b)
-        ctx.save_for_backward(*saved)
-        return t, tc, log_det
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad_t: Tensor, grad_tc: Tensor, grad_log_det: Tensor) -> tuple[Tensor, ...]:
-        return _couple_backward(ctx.saved_tensors, grad_t, grad_tc, grad_log_det)
-
-
 class _PlanarForward(torch.autograd.Function):
     """K free planar maps; forward and backward each read the block of vectors U and W as few times as can be.
 
@@ -203,7 +188,7 @@ class _PlanarForward(torch.autograd.Function):
         w = block[num_flows:]
         gram = w @ block.T
         products = unit * (z @ w.T), units.prod() * gram[:, :num_flows], unit.square() * gram[:, num_flows:]
-        t, tc, log_det, saved = _couple(*products, b)
+        t, tc, log_det, saved = couple(*products, b)
         coefficients = _coefficients(t, tc, units)
         ctx.save_for_backward(z, uw, units, coefficients, *saved)
         return torch.addmm(z, coefficients, block), log_det
@@ -214,7 +199,7 @@ class _PlanarForward(torch.autograd.Function):
         z, uw, units, coefficients, *saved = ctx.saved_tensors
         block, num_flows, (unit_u, unit_w) = uw.flatten(0, 1), uw.shape[1], units
         grad_t, grad_tc = (grad_y @ block.T).split(num_flows, 1)
-        grads = _couple_backward(saved, unit_u * grad_t, unit_w * grad_tc, grad_log_det)
+        grads = couple_backward(saved, unit_u * grad_t, unit_w * grad_tc, grad_log_det)
         grad_projection, grad_uw, grad_ww = unit_w * grads[0], units.prod() * grads[1], unit_w.square() * grads[2]
         grad_z = torch.addmm(grad_y, grad_projection, block[num_flows:])
         above = torch.cat([torch.zeros_like(grad_uw), grad_uw.T], 1)
@@ -228,76 +213,3 @@ class _PlanarForward(torch.autograd.Function):
 def _coefficients(t: Tensor, tc: Tensor, units: Tensor) -> Tensor:
     """The coefficients ``(S, 2 K)`` of the stored vectors in the update t U + tc W."""
     return torch.cat([t * units[0], tc * units[1]], 1)
-
-
-def _correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and sigmoid(-w_k.u_k)."""
-    along = uw.diagonal()
-    c = (F.softplus(-along) - 1.0) / ww.diagonal()
-    h = uw + c * ww
-    # On the diagonal the sum above loses digits where w.u is large; softplus(w.u) - 1 is the same number.
-    return c, h.diagonal_scatter(F.softplus(along) - 1.0), torch.sigmoid(-along)
-
-
-def _couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    c, h, shrink = _correction(uw, ww)
-    a = projection + b
-    t = torch.empty_like(a)
-    for k in range(len(b)):
-        t[:, k] = torch.tanh(torch.addmv(a[:, k], t[:, :k], h[k, :k]))
-    slope = 1.0 - t.square()
-    det = 1.0 + h.diagonal() * slope
-    return t, t * c, det.log().sum(1), (t, slope, det, c, h, ww, shrink)
-
-
-def _couple_backward(
-    saved: tuple[Tensor, ...], grad_t: Tensor, grad_tc: Tensor, grad_log_det: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients with respect to the projections, the products w.u and w.w, and b."""
-    t, slope, det, c, h, ww, shrink = saved
-    per_det = grad_log_det.unsqueeze(1) / det
-    grad_t = grad_t + grad_tc * c - 2.0 * t * per_det * h.diagonal()
-    grad_a = torch.empty_like(t)
-    for k in reversed(range(t.shape[1])):
-        grad_a[:, k] = torch.addmv(grad_t[:, k], grad_a[:, k + 1 :], h[k + 1 :, k]) * slope[:, k]
-    grad_diagonal = (per_det * slope).sum(0)
-    grad_h = torch.tril(grad_a.T @ t, -1)  # below the diagonal, where H = w.u + c w.w
-    grad_c = (grad_h * ww).sum(0) + (grad_tc * t).sum(0)
-    squared_norm = ww.diagonal()
-    grad_along = grad_diagonal * (1.0 - shrink) - grad_c * shrink / squared_norm
-    grad_uw = grad_h + torch.diag(grad_along)
-    grad_ww = grad_h * c - torch.diag(grad_c * c / squared_norm)
-    return grad_a, grad_uw, grad_ww, grad_a.sum(0)
-
-
-def _invert(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The recursion backwards, from products with y: t, t c and the log-determinant, by autograd."""
-    c, h, _ = _correction(uw, ww)
-    t = [None] * len(b)
-    for k in reversed(range(len(b))):
-        right = projection[:, k]
-        if k + 1 < len(b):
-            right = right - torch.stack(t[k + 1 :], 1) @ h[k, k + 1 :]
-        t[k] = torch.tanh(_root(right, h[k, k], b[k]) + b[k])
-    t = torch.stack(t, 1)
-    log_det = torch.log(1.0 + h.diagonal() * (1.0 - t.square())).sum(1)
-    return t, t * c, log_det
-
-
-def _root(right: Tensor, h: Tensor, b: Tensor) -> Tensor:
-    """Solve x + h tanh(x + b) = right for x ``(S,)``, which is unique since h > -1."""
-    with torch.no_grad():
-        low, high = right - h.abs(), right + h.abs()
-        for _ in range(BISECTIONS):
-            x = 0.5 * (low + high)
-            above = x + h * torch.tanh(x + b) > right
-            low, high = torch.where(above, low, x), torch.where(above, x, high)
-        x = 0.5 * (low + high)
-        for _ in range(NEWTON_STEPS):
-            x = (x - _newton(x, right, h, b)).clamp(low, high)
-    return x - _newton(x, right, h, b)  # at the root, the gradient of a Newton step is that of the root
-
-
-def _newton(x: Tensor, right: Tensor, h: Tensor, b: Tensor) -> Tensor:
-    t = torch.tanh(x + b)
-    return (x + h * t - right) / (1.0 + h * (1.0 - t.square()))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bbb import flows
+from bbb import recursion
 from bbb.flows import MatrixPlanarFlow, PlanarFlow
 
 SHAPE = (3, 4)
@@ -100,7 +100,7 @@ def test_maps_are_invertible_for_any_vectors(u, w):
     u, w = torch.tensor(u, dtype=torch.float64), torch.tensor(w, dtype=torch.float64)
     if w @ w < 1e-6:
         return
-    _, h, _ = flows._correction((w @ u).reshape(1, 1), (w @ w).reshape(1, 1))
+    _, h, _ = recursion.correction((w @ u).reshape(1, 1), (w @ w).reshape(1, 1))
     assert h.item() >= -1.0
     if w @ u > -30:  # below, softplus(w.u) is less than the last digit of 1
         assert h.item() > -1.0
@@ -110,7 +110,7 @@ def test_maps_are_invertible_for_any_vectors(u, w):
 @given(st.floats(-0.999, 50), st.floats(-20, 20), st.floats(-100, 100))
 def test_root_solves_its_equation(h, b, right):
     h, b, right = (torch.tensor(value, dtype=torch.float64) for value in (h, b, right))
-    x = flows._root(right.unsqueeze(0), h, b)
+    x = recursion.root(right.unsqueeze(0), h, b)
     assert (x + h * torch.tanh(x + b) - right).abs().item() < 1e-9 * (1 + right.abs().item())
 
 
