@@ -45,6 +45,8 @@ CONTENDERS = {
     "weights, Gaussian prior": GAUSSIAN,
     "local reparameterisation, Gaussian prior": {**GAUSSIAN, "estimator": "local"},
     "weights, scale mixture, S = 8": {**MIXTURE, "num_samples": 8},
+    "the same, S = 1, 16 `matrix_planar` flows": {**MIXTURE, "flow": "matrix_planar", "num_flows": 16},
+    "the same, S = 1, 16 `planar` flows": {**MIXTURE, "num_flows": 16},
 }
 
 
@@ -67,9 +69,16 @@ def deterministic_run(train: Split, validation: Split | None) -> Callable[[], No
     return run
 
 
-def bayesian_run(train: Split, validation: Split | None, prior: nn.Module, **changes: object) -> Callable[[], None]:
+def bayesian_run(
+    train: Split,
+    validation: Split | None,
+    prior: nn.Module,
+    num_flows: int = 0,
+    flow: str = "planar",
+    **changes: object,
+) -> Callable[[], None]:
     """One epoch of this project's own loop, nothing left out."""
-    network = BayesianMLP.initial(SIZES, 0.02, torch.Generator().manual_seed(1))
+    network = BayesianMLP.initial(SIZES, 0.02, torch.Generator().manual_seed(1), num_flows, flow)
     noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 3)
     plan = dataclasses.replace(PLAN, **changes)
     return lambda: list(Training(network, prior, train, validation, plan, noise).fit())
