@@ -64,16 +64,20 @@ class PlanarFlow(Flow):
     optimiser like Adam, which moves every number by about its learning rate, is as gentle here as elsewhere.
 
     Args:
-        uw: the vectors u, then the vectors w, in these units, ``(2, K, D)``: one block, so that a product reads both.
+        u: the vectors u in these units, ``(K, D)``.
+        w: the vectors w in these units, ``(K, D)``.
         b: ``(K,)``.
         scale: standard deviation of a typical coordinate of z.
     """
 
-    def __init__(self, uw: Tensor, b: Tensor, scale: float = 1.0) -> None:
+    def __init__(self, u: Tensor, w: Tensor, b: Tensor, scale: float = 1.0) -> None:
         super().__init__()
-        self.uw = nn.Parameter(uw)
+        # Two tensors, not one block of both: K = 16 maps on 784 x 400 weights make gradients of 20 MB each, which the
+        # C library's allocator reuses, while a block of 40 MB would be mapped anew, page by page, in every step.
+        self.u = nn.Parameter(u)
+        self.w = nn.Parameter(w)
         self.b = nn.Parameter(b)
-        units = torch.tensor([scale, 1.0 / scale], dtype=uw.dtype, device=uw.device) / math.sqrt(uw.shape[2])
+        units = torch.tensor([scale, 1.0 / scale], dtype=u.dtype, device=u.device) / math.sqrt(u.shape[1])
         self.register_buffer("units", units)
 
     @classmethod
@@ -91,21 +95,20 @@ class PlanarFlow(Flow):
         """
         w = torch.randn(num_flows, dim, generator=generator, device=generator.device)
         u = w * (_IDENTITY * dim / w.square().sum(1, keepdim=True))
-        return cls(torch.stack([u, w]), w.new_zeros(num_flows), scale)
+        return cls(u, w, w.new_zeros(num_flows), scale)
 
     def vectors(self) -> Tensor:
         """Write out the vectors u and w ``(2, K, D)``."""
-        return self.uw * self.units.view(2, 1, 1)
+        return torch.stack([self.u, self.w]) * self.units.view(2, 1, 1)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return _PlanarForward.apply(z, self.uw, self.b, self.units)
+        return _PlanarForward.apply(z, self.u, self.w, self.b, self.units)
 
     def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (u, w), (_, unit) = self.uw, self.units
-        return unit * (z @ w.T), self.units.prod() * (w @ u.T), unit.square() * (w @ w.T)
+        return _products(z, self.u, self.w, self.units)
 
     def _update(self, z: Tensor, t: Tensor, tc: Tensor) -> Tensor:
-        return torch.addmm(z, _coefficients(t, tc, self.units), self.uw.flatten(0, 1))
+        return torch.addmm(z, t * self.units[0], self.u).addmm(tc * self.units[1], self.w)
 
 
 class MatrixPlanarFlow(Flow):
@@ -166,50 +169,57 @@ class MatrixPlanarFlow(Flow):
         uw, ww = (c @ a.T) * (d @ b.T), (c @ c.T) * (d @ d.T)
         return unit * (along * c.T).sum(1), self.units.prod() * uw, unit.square() * ww
 
+    def update(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the update of rank 2 K that the maps make, as factors: a layer can apply it to its activations.
+
+        With W the matrix of z, the bias last, ``forward`` maps W x to W x + left (right x).
+
+        Args:
+            z: ``(S, D)``.
+
+        Returns:
+            left ``(S, out, 2 K)``, right ``(2 K, in + 1)``, and log|det dy/dz| ``(S,)``.
+        """
+        t, tc, log_det = Couple.apply(*self._products(z), self.b)
+        return *self._factors(t, tc), log_det
+
+    def _factors(self, t: Tensor, tc: Tensor) -> tuple[Tensor, Tensor]:
+        coefficients = torch.cat([t * self.units[0], tc * self.units[1]], 1)
+        return self.rows.flatten(0, 1).T * coefficients.unsqueeze(1), self.columns.flatten(0, 1)
+
     def _update(self, z: Tensor, t: Tensor, tc: Tensor) -> Tensor:
-        rows, columns = self.rows.flatten(0, 1), self.columns.flatten(0, 1)
-        num_weights = rows.shape[1] * (columns.shape[1] - 1)
-        weight, bias = z[:, :num_weights].unflatten(1, (rows.shape[1], -1)), z[:, num_weights:]
-        scaled = rows.T * _coefficients(t, tc, self.units).unsqueeze(1)
-        weight = torch.baddbmm(weight, scaled, columns[:, :-1].expand(len(z), -1, -1))
-        return torch.cat([weight.flatten(1), bias + scaled @ columns[:, -1]], 1)
+        left, right = self._factors(t, tc)
+        num_out = left.shape[1]
+        weight = torch.baddbmm(z[:, :-num_out].unflatten(1, (num_out, -1)), left, right[:, :-1].expand(len(z), -1, -1))
+        return torch.cat([weight.flatten(1), z[:, -num_out:] + left @ right[:, -1]], 1)
 
 
 class _PlanarForward(torch.autograd.Function):
-    """K free planar maps; forward and backward each read the block of vectors U and W as few times as can be.
+    """K free planar maps; every gradient with respect to U and W is a small matrix times U, W, dL/dy or z.
 
-    With M = [U; W] the result is z + [t, tc] M, and every gradient with respect to M is a small matrix times M plus a
-    small matrix times [dL/dy; z].
+    A product of K = 16 rows with W is bound by memory; one of the 2 K rows of [U; W] is not, and takes several times as
+    long as the products with U and with W on their own.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, uw: Tensor, b: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-        block, num_flows, unit = uw.flatten(0, 1), len(b), units[1]
-        w = block[num_flows:]
-        gram = w @ block.T
-        products = unit * (z @ w.T), units.prod() * gram[:, :num_flows], unit.square() * gram[:, num_flows:]
-        t, tc, log_det, saved = couple(*products, b)
-        coefficients = _coefficients(t, tc, units)
-        ctx.save_for_backward(z, uw, units, coefficients, *saved)
-        return torch.addmm(z, coefficients, block), log_det
+    def forward(ctx: FunctionCtx, z: Tensor, u: Tensor, w: Tensor, b: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+        t, tc, log_det, saved = couple(*_products(z, u, w, units), b)
+        along_u, along_w = t * units[0], tc * units[1]
+        ctx.save_for_backward(z, u, w, units, along_u, along_w, *saved)
+        return torch.addmm(z, along_u, u).addmm_(along_w, w), log_det
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        z, uw, units, coefficients, *saved = ctx.saved_tensors
-        block, num_flows, (unit_u, unit_w) = uw.flatten(0, 1), uw.shape[1], units
-        grad_t, grad_tc = (grad_y @ block.T).split(num_flows, 1)
-        grads = couple_backward(saved, unit_u * grad_t, unit_w * grad_tc, grad_log_det)
+    def backward(ctx: FunctionCtx, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor, ...]:
+        z, u, w, units, along_u, along_w, *saved = ctx.saved_tensors
+        unit_u, unit_w = units
+        grads = couple_backward(saved, unit_u * (grad_y @ u.T), unit_w * (grad_y @ w.T), grad_log_det)
         grad_projection, grad_uw, grad_ww = unit_w * grads[0], units.prod() * grads[1], unit_w.square() * grads[2]
-        grad_z = torch.addmm(grad_y, grad_projection, block[num_flows:])
-        above = torch.cat([torch.zeros_like(grad_uw), grad_uw.T], 1)
-        below = torch.cat([grad_uw, grad_ww + grad_ww.T], 1)
-        grad_block = torch.cat([above, below]) @ block
-        along_z = torch.cat([torch.zeros_like(grad_projection), grad_projection], 1)
-        grad_block.addmm_(torch.cat([coefficients, along_z]).T, torch.cat([grad_y, z]))
-        return grad_z, grad_block.view_as(uw), grads[3], None
+        grad_u = (grad_uw.T @ w).addmm_(along_u.T, grad_y)
+        grad_w = (grad_uw @ u).addmm_(grad_ww + grad_ww.T, w)
+        grad_w.addmm_(torch.cat([along_w, grad_projection]).T, torch.cat([grad_y, z]))
+        return torch.addmm(grad_y, grad_projection, w), grad_u, grad_w, grads[3], None
 
 
-def _coefficients(t: Tensor, tc: Tensor, units: Tensor) -> Tensor:
-    """The coefficients ``(S, 2 K)`` of the stored vectors in the update t U + tc W."""
-    return torch.cat([t * units[0], tc * units[1]], 1)
+def _products(z: Tensor, u: Tensor, w: Tensor, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return units[1] * (z @ w.T), units.prod() * (w @ u.T), units[1].square() * (w @ w.T)

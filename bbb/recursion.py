@@ -4,14 +4,16 @@ With :math:`x_k = w_k^T z`, :math:`H_{kj} = w_k^T \hat u_j` and the notation of 
 
 .. math::
     a_k = x_k + b_k + \sum_{j<k} H_{kj} t_j, \quad t_k = \tanh a_k, \quad
-    z_K = z + \sum_k t_k \hat u_k, \quad \log|\det| = \sum_k \log(1 + H_{kk} (1 - t_k^2)).
+    z_K = z + \sum_k t_k \hat u_k, \quad \log|\det| = \sum_k \log(1 + H_{kk} (1 - t_k^2)),
+
+where :math:`1 + H_{kk} (1 - t_k^2) = t_k^2 + \mathrm{softplus}(w_k^T u_k) (1 - t_k^2)`. The right side is a sum of
+positive numbers: it stays positive where H_kk rounds to -1, w.u below -17 in float32, and the left side to zero.
 
 :math:`\hat u_k = u_k + c_k w_k` is never formed: t and t c are the coefficients of u and w. Shapes throughout: the
 projections x ``(S, K)``, the products ``uw[k, j] = w_k.u_j`` and ``ww[k, j] = w_k.w_j`` ``(K, K)``, b ``(K,)``.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
@@ -34,31 +36,37 @@ class Couple(torch.autograd.Function):
 
 
 def correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and sigmoid(-w_k.u_k)."""
+    """Find the factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and their 1 + H_kk."""
     along = uw.diagonal()
-    c = (F.softplus(-along) - 1.0) / ww.diagonal()
+    c = (softplus(-along) - 1.0) / ww.diagonal()
     h = uw + c * ww
     # On the diagonal the sum above loses digits where w.u is large; softplus(w.u) - 1 is the same number.
-    return c, h.diagonal_scatter(F.softplus(along) - 1.0), torch.sigmoid(-along)
+    stretch = softplus(along)
+    return c, h.diagonal_scatter(stretch - 1.0), stretch
+
+
+def softplus(x: Tensor) -> Tensor:
+    """Evaluate softplus without torch's threshold at 20, so that it is smooth, and positive in both tails."""
+    return torch.logaddexp(x, torch.zeros_like(x))
 
 
 def couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     """Run the recursion: t ``(S, K)``, t c ``(S, K)``, the log-determinant ``(S,)``, and what the backward needs."""
-    c, h, shrink = correction(uw, ww)
+    c, h, stretch = correction(uw, ww)
     a = projection + b
     t = torch.empty_like(a)
     for k in range(len(b)):
         t[:, k] = torch.tanh(torch.addmv(a[:, k], t[:, :k], h[k, :k]))
     slope = 1.0 - t.square()
-    stretch = h.diagonal() * slope
-    return t, t * c, stretch.log1p().sum(1), (t, slope, 1.0 + stretch, c, h, ww, shrink)
+    det = t.square() + stretch * slope
+    return t, t * c, det.log().sum(1), (t, slope, det, c, h, uw.diagonal(), ww)
 
 
 def couple_backward(
     saved: tuple[Tensor, ...], grad_t: Tensor, grad_tc: Tensor, grad_log_det: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run it backward: gradients with respect to the projections, ``uw``, ``ww`` and b."""
-    t, slope, det, c, h, ww, shrink = saved
+    t, slope, det, c, h, along, ww = saved
     per_det = grad_log_det.unsqueeze(1) / det
     grad_t = grad_t + grad_tc * c - 2.0 * t * per_det * h.diagonal()
     grad_a = torch.empty_like(t)
@@ -68,7 +76,7 @@ def couple_backward(
     grad_h = torch.tril(grad_a.T @ t, -1)  # below the diagonal, where H = w.u + c w.w
     grad_c = (grad_h * ww).sum(0) + (grad_tc * t).sum(0)
     squared_norm = ww.diagonal()
-    grad_along = grad_diagonal * (1.0 - shrink) - grad_c * shrink / squared_norm
+    grad_along = grad_diagonal * torch.sigmoid(along) - grad_c * torch.sigmoid(-along) / squared_norm
     grad_uw = grad_h + torch.diag(grad_along)
     grad_ww = grad_h * c - torch.diag(grad_c * c / squared_norm)
     return grad_a, grad_uw, grad_ww, grad_a.sum(0)
@@ -76,20 +84,21 @@ def couple_backward(
 
 def invert(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Undo the recursion, from projections of the image y: t, t c and the log-determinant, by autograd."""
-    c, h, _ = correction(uw, ww)
+    c, h, stretch = correction(uw, ww)
     t = [None] * len(b)
     for k in reversed(range(len(b))):
         right = projection[:, k]
         if k + 1 < len(b):
             right = right - torch.stack(t[k + 1 :], 1) @ h[k, k + 1 :]
-        t[k] = torch.tanh(root(right, h[k, k], b[k]) + b[k])
+        t[k] = torch.tanh(root(right, stretch[k], b[k]) + b[k])
     t = torch.stack(t, 1)
-    log_det = torch.log1p(h.diagonal() * (1.0 - t.square())).sum(1)
+    log_det = torch.log(t.square() + stretch * (1.0 - t.square())).sum(1)
     return t, t * c, log_det
 
 
-def root(right: Tensor, h: Tensor, b: Tensor) -> Tensor:
-    """Solve x + h tanh(x + b) = right for x ``(S,)``, which is unique since h > -1."""
+def root(right: Tensor, stretch: Tensor, b: Tensor) -> Tensor:
+    """Solve x + (stretch - 1) tanh(x + b) = right for x ``(S,)``, which is unique since stretch > 0."""
+    h = stretch - 1.0
     with torch.no_grad():
         low, high = right - h.abs(), right + h.abs()
         for _ in range(BISECTIONS):
@@ -98,10 +107,12 @@ def root(right: Tensor, h: Tensor, b: Tensor) -> Tensor:
             low, high = torch.where(above, low, x), torch.where(above, x, high)
         x = 0.5 * (low + high)
         for _ in range(NEWTON_STEPS):
-            x = (x - _newton(x, right, h, b)).clamp(low, high)
-    return x - _newton(x, right, h, b)  # at the root, the gradient of a Newton step is that of the root
+            x = (x - _newton(x, right, stretch, b)).clamp(low, high)
+    return x - _newton(x, right, stretch, b)  # at the root, the gradient of a Newton step is that of the root
 
 
-def _newton(x: Tensor, right: Tensor, h: Tensor, b: Tensor) -> Tensor:
+def _newton(x: Tensor, right: Tensor, stretch: Tensor, b: Tensor) -> Tensor:
     t = torch.tanh(x + b)
-    return (x + h * t - right) / (1.0 + h * (1.0 - t.square()))
+    # The derivative is held constant: its own gradient is multiplied by the residual, which is zero but for rounding.
+    derivative = (t.square() + stretch * (1.0 - t.square())).detach()
+    return (x + (stretch - 1.0) * t - right) / derivative

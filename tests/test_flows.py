@@ -1,9 +1,10 @@
+import copy
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bbb import recursion
@@ -18,7 +19,7 @@ def double(*shape, seed=0):
 
 
 def planar_flow(num_flows):
-    return PlanarFlow(4.0 * double(2, num_flows, DIM), double(num_flows, seed=1), scale=1.5)
+    return PlanarFlow(*(4.0 * double(2, num_flows, DIM)), double(num_flows, seed=1), scale=1.5)
 
 
 def matrix_flow(num_flows):
@@ -98,20 +99,78 @@ class _Direction(torch.nn.Module):
 @given(st.lists(st.floats(-30, 30), min_size=4, max_size=4), st.lists(st.floats(-30, 30), min_size=4, max_size=4))
 def test_maps_are_invertible_for_any_vectors(u, w):
     u, w = torch.tensor(u, dtype=torch.float64), torch.tensor(w, dtype=torch.float64)
-    if w @ w < 1e-6:
-        return
-    _, h, _ = recursion.correction((w @ u).reshape(1, 1), (w @ w).reshape(1, 1))
-    assert h.item() >= -1.0
-    if w @ u > -30:  # below, softplus(w.u) is less than the last digit of 1
-        assert h.item() > -1.0
+    assume(w @ w > 1e-6)
+    assume(w @ u > -700)  # below, softplus(w.u) is less than the smallest float64
+    c, h, stretch = recursion.correction((w @ u).reshape(1, 1), (w @ w).reshape(1, 1))
+    assert stretch.item() > 0.0  # 1 + w.u_hat, held on its own since w.u_hat itself rounds to -1
+    u_hat = u + (F.softplus(-w @ u) - 1) * w / (w @ w)
+    size = 1.0 + (w.abs() @ u.abs()).item()  # what the sum w.u_hat cancels from
+    assert h.item() == pytest.approx((w @ u_hat).item(), abs=1e-8 * size)
+    assert c.item() * (w @ w).item() == pytest.approx((F.softplus(-w @ u) - 1).item(), abs=1e-8 * size)
 
 
 @settings(max_examples=50)
-@given(st.floats(-0.999, 50), st.floats(-20, 20), st.floats(-100, 100))
-def test_root_solves_its_equation(h, b, right):
-    h, b, right = (torch.tensor(value, dtype=torch.float64) for value in (h, b, right))
-    x = recursion.root(right.unsqueeze(0), h, b)
-    assert (x + h * torch.tanh(x + b) - right).abs().item() < 1e-9 * (1 + right.abs().item())
+@given(st.floats(1e-3, 51), st.floats(-20, 20), st.floats(-100, 100))
+def test_root_solves_its_equation(stretch, b, right):
+    stretch, b, right = (torch.tensor(value, dtype=torch.float64) for value in (stretch, b, right))
+    x = recursion.root(right.unsqueeze(0), stretch, b)
+    assert (x + (stretch - 1) * torch.tanh(x + b) - right).abs().item() < 1e-9 * (1 + right.abs().item())
+
+
+def steep_flow(family, along):
+    """One float32 map with w.u = along and b = 0: at z = 0, where it is steepest, the determinant is softplus(w.u)."""
+    flow = FAMILIES[family](1).float()
+    with torch.no_grad():
+        u, w = flow.vectors()[:, 0]
+        (flow.u if family == "planar" else flow.rows[0]).mul_(along / (w @ u))
+        flow.b.zero_()
+    return flow
+
+
+steep = pytest.mark.parametrize("along", [-80.0, -50.0, -30.0, -20.0, 20.0, 50.0])
+
+
+@both
+@steep
+def test_log_det_and_its_gradient_are_exact_in_float32_where_the_map_is_steepest(family, along):
+    flow = steep_flow(family, along)
+    exact = copy.deepcopy(flow).double()
+    u, w = exact.vectors()[:, 0]
+    expected = torch.log(torch.logaddexp(w @ u, torch.zeros((), dtype=torch.float64)))
+    log_det = flow(torch.zeros(1, DIM))[1]
+    # w.u is a float32 product, right to 1e-6 of its size; for w.u << 0 that is the log-determinant itself
+    torch.testing.assert_close(log_det[0].double(), expected, rtol=1e-5, atol=1e-5)
+    ours, theirs = (
+        torch.autograd.grad(value, [p for p in of.parameters() if p is not of.b])
+        for value, of in ((log_det.sum(), flow), (expected, exact))
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, check_dtype=False)
+
+
+@both
+@steep
+def test_inverse_stays_finite_and_true_in_float32_where_the_map_is_steepest(family, along):
+    """z itself cannot be found where det << 1e-7: an interval of z rounds to one y. Its image can."""
+    flow = steep_flow(family, along)
+    y = torch.cat([torch.zeros(1, DIM), double(2, DIM, seed=3).float()]).requires_grad_()
+    z, log_det = flow.inverse(y)
+    gradients = torch.autograd.grad(z.sum() + log_det.sum(), [y, *flow.parameters()])
+    assert all(value.isfinite().all() for value in (z, log_det, *gradients))
+    # y is a sum of terms as large as u, each right to float32's last digit; in float64 the same holds to 1e-10
+    rounding = 32 * torch.finfo(torch.float32).eps * flow.vectors()[0].abs().max().item()
+    assert (flow(z)[0] - y).abs().max().item() < rounding
+    exact, y = copy.deepcopy(flow).double(), y.double()
+    torch.testing.assert_close(exact(exact.inverse(y)[0])[0], y, rtol=0, atol=1e-10)
+
+
+def test_matrix_update_on_activations_equals_forward_on_weights():
+    flow, z, (num_out, num_in) = matrix_flow(4), double(2, DIM, seed=3), SHAPE
+    x = torch.cat([double(num_in, seed=6), torch.ones(1, dtype=torch.float64)])
+    left, right, log_det = flow.update(z)
+    y, expected_log_det = flow(z)
+    before, after = (torch.cat([v[:, :-num_out].unflatten(1, SHAPE), v[:, -num_out:, None]], 2) for v in (z, y))
+    torch.testing.assert_close(before @ x + left @ (right @ x), after @ x)
+    torch.testing.assert_close(log_det, expected_log_det)
 
 
 def identity(family, shape, num_flows, scale, generator):

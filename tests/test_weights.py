@@ -27,7 +27,7 @@ def random_flowed(seed, dim=DIM, num_flows=16):
     dims = [dim] if dim == 1 else [dim - 3, 3]
     flows = [
         PlanarFlow(
-            torch.randn(2, num_flows, block, generator=generator, dtype=torch.float64),
+            *torch.randn(2, num_flows, block, generator=generator, dtype=torch.float64),
             torch.randn(num_flows, generator=generator, dtype=torch.float64),
             scale=0.4,
         )
