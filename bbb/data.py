@@ -81,7 +81,7 @@ def select(split: Split, digits: Sequence[int]) -> Split:
     relabelled[list(digits)] = torch.arange(len(digits))
     labels = relabelled[split.labels]
     keep = labels >= 0
-    return Split(split.images[keep], labels[keep])
+    return Split(split.images, labels) if keep.all() else Split(split.images[keep], labels[keep])
 
 
 def subsample(split: Split, fraction: float, generator: torch.Generator) -> Split:
@@ -205,15 +205,18 @@ def _load_torchvision(name: str, data_dir: Path) -> tuple[Split, Split]:
 
 def _check_file(name: str, path: Path) -> None:
     """Refuse an IDX file whose size is not what its header says, or whose checksum is not the published one."""
-    content = path.read_bytes()
-    rank = content[3] if len(content) > 3 else 0
-    dims = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
-    damage = None
-    if content[:3] != b"\0\0\x08" or rank not in (1, 3):
+    size, published, damage = path.stat().st_size, _MD5.get((name, path.name)), None
+    with open(path, "rb") as file:
+        header = file.read(16)
+        file.seek(0)
+        checksum = hashlib.file_digest(file, "md5").hexdigest() if published else None
+    rank = header[3] if len(header) > 3 else 0
+    promised = 4 + 4 * rank + math.prod(int.from_bytes(header[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank))
+    if header[:3] != b"\0\0\x08" or rank not in (1, 3):
         damage = "it does not start as an IDX file of bytes does"
-    elif len(content) != 4 + 4 * rank + math.prod(dims):
-        damage = f"it has {len(content):,} bytes, its header promises {4 + 4 * rank + math.prod(dims):,}"
-    elif hashlib.md5(content, usedforsecurity=False).hexdigest() != _MD5.get((name, path.name), damage):
-        damage = "its md5 checksum is not the published one" if (name, path.name) in _MD5 else None
+    elif size != promised:
+        damage = f"it has {size:,} bytes, its header promises {promised:,}"
+    elif checksum != published:
+        damage = "its md5 checksum is not the published one"
     if damage:
         raise DataError(f"{path}: damaged, {damage}; delete it and run again to download it, or replace it")

@@ -10,7 +10,7 @@ from bbb.data import Split, to_float
 from bbb.network import BayesianMLP, Layer, mlp
 from bbb.weights import WeightDistribution
 
-CHUNK = 10_000  # images evaluated at once: bounds memory, costs no speed
+CHUNK = 5_000  # images evaluated at once: bounds memory, costs no speed
 ECE_BINS = 15
 
 

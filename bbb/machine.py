@@ -41,5 +41,5 @@ def set_up(num_threads: int | None) -> None:
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
         if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+            mallopt(_M_MMAP_THRESHOLD, 1 << 25)
             mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
