@@ -189,8 +189,8 @@ def test_an_interrupted_run_resumes_in_its_folder_and_ends_as_one_never_stopped(
     folder, whole = (in_tmp / "results" / name / "1" for name in ("stopped", "whole"))
     assert json.loads((folder / "run.json").read_text())["status"] == "INTERRUPTED"
     assert not (in_tmp / "results" / "stopped" / "weights.safetensors").exists()
-    (line,) = refused(capsys, *words, "experiment_name=stopped", "resume=True", "lr=0.5")
-    assert "another configuration: lr=0.5 (was 0.001)" in line
+    (line,) = refused(capsys, *words, "experiment_name=stopped", "resume=True", "temperature=0.5")
+    assert "another configuration: temperature=0.5 (was 1.0)" in line
     run(*words, "experiment_name=stopped", "resume=True")
     assert [path.name for path in (in_tmp / "results" / "stopped").iterdir() if path.name.isdigit()] == ["1"]
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
