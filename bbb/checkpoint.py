@@ -5,7 +5,6 @@ Nothing here can execute what it reads.
 
 import io
 import json
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -17,8 +16,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bbb.errors import InputError
-from bbb.flows import MatrixPlanarFlow, PlanarFlow
+from bbb.flows import FLOWS
 from bbb.network import BayesianMLP, num_weights
+from bbb.runs import write_aside
 from bbb.weights import FlowedGaussian, WeightDistribution
 
 FORMAT = "bbb-weights-1"
@@ -67,13 +67,16 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
         flow, num_flows = about["flow"], int(about["num_flows"])
     except (KeyError, TypeError, ValueError):
         raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
+    if num_flows and flow not in FLOWS:
+        raise WeightsError(f"{path}: the layout in its metadata is damaged")
+    misfit = WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
     mean = tensors.get("base.mean" if num_flows else "mean", torch.empty(0))
     if len(sizes) < 2 or min(sizes) < 1 or mean.shape != (num_weights(sizes),) or num_flows > len(mean):
-        raise WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
+        raise misfit
     network = BayesianMLP.initial(sizes, 1.0, torch.Generator(), num_flows, flow or "planar").to(mean.dtype)
     wanted = {name: value.shape for name, value in network.posterior.state_dict().items()}
     if wanted != {name: value.shape for name, value in tensors.items()}:
-        raise WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
+        raise misfit
     if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
     network.posterior.load_state_dict(tensors)
@@ -83,8 +86,8 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
 def _flavour(posterior: WeightDistribution) -> dict[str, object]:
     """The flows of a posterior, as ``flow`` and ``num_flows``."""
     if isinstance(posterior, FlowedGaussian):
-        kinds = {PlanarFlow: "planar", MatrixPlanarFlow: "matrix_planar"}
-        return {"flow": kinds[type(posterior.flows[0])], "num_flows": len(posterior.flows[0].b)}
+        name = next(name for name, kind in FLOWS.items() if isinstance(posterior.flows[0], kind))
+        return {"flow": name, "num_flows": len(posterior.flows[0].b)}
     return {"flow": None, "num_flows": 0}
 
 
@@ -116,16 +119,6 @@ def load_state(path: Path, device: torch.device) -> dict[str, object]:
     if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
         raise StateError(f"{path}: not a checkpoint of this version (wanted format {STATE_FORMAT})")
     return state
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file under another name and move it into place in one step."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:

@@ -77,8 +77,7 @@ class PlanarFlow(Flow):
         self.u = nn.Parameter(u)
         self.w = nn.Parameter(w)
         self.b = nn.Parameter(b)
-        units = torch.tensor([scale, 1.0 / scale], dtype=u.dtype, device=u.device) / math.sqrt(u.shape[1])
-        self.register_buffer("units", units)
+        self.register_buffer("units", _units(scale, u.shape[1], like=b))
 
     @classmethod
     def identity(cls, dim: int, num_flows: int, scale: float, generator: torch.Generator) -> Self:
@@ -130,10 +129,7 @@ class MatrixPlanarFlow(Flow):
         self.rows = nn.Parameter(rows)
         self.columns = nn.Parameter(columns)
         self.b = nn.Parameter(b)
-        dim = rows.shape[2] * columns.shape[2]
-        self.register_buffer(
-            "units", torch.tensor([scale, 1.0 / scale], dtype=b.dtype, device=b.device) / math.sqrt(dim)
-        )
+        self.register_buffer("units", _units(scale, rows.shape[2] * columns.shape[2], like=b))
 
     @classmethod
     def identity(cls, shape: tuple[int, int], num_flows: int, scale: float, generator: torch.Generator) -> Self:
@@ -194,6 +190,9 @@ class MatrixPlanarFlow(Flow):
         return torch.cat([weight.flatten(1), z[:, -num_out:] + left @ right[:, -1]], 1)
 
 
+FLOWS = {"planar": PlanarFlow, "matrix_planar": MatrixPlanarFlow}
+
+
 class _PlanarForward(torch.autograd.Function):
     """K free planar maps; every gradient with respect to U and W is a small matrix times U, W, dL/dy or z.
 
@@ -219,6 +218,11 @@ class _PlanarForward(torch.autograd.Function):
         grad_w = (grad_uw @ u).addmm_(grad_ww + grad_ww.T, w)
         grad_w.addmm_(torch.cat([along_w, grad_projection]).T, torch.cat([grad_y, z]))
         return torch.addmm(grad_y, grad_projection, w), grad_u, grad_w, grads[3], None
+
+
+def _units(scale: float, dim: int, like: Tensor) -> Tensor:
+    """The units of u and of w, for D = ``dim`` coordinates of this scale."""
+    return torch.tensor([scale, 1.0 / scale], dtype=like.dtype, device=like.device) / math.sqrt(dim)
 
 
 def _products(z: Tensor, u: Tensor, w: Tensor, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:

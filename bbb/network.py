@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bbb.flows import Flow, MatrixPlanarFlow, PlanarFlow
+from bbb.flows import FLOWS, Flow, MatrixPlanarFlow, PlanarFlow
 from bbb.weights import FlowedGaussian, Gaussian, WeightDistribution
 
 Layer = tuple[Tensor, Tensor]
@@ -157,4 +157,4 @@ def _identity_flow(kind: str, shape: tuple[int, int], num_flows: int, std: float
         return PlanarFlow.identity((fan_in + 1) * fan_out, num_flows, std, generator)
     if kind == "matrix_planar":
         return MatrixPlanarFlow.identity((fan_out, fan_in), num_flows, std, generator)
-    raise ValueError(f"flow={kind}: must be one of planar, matrix_planar")
+    raise ValueError(f"flow={kind}: must be one of {', '.join(FLOWS)}")

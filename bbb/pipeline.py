@@ -1,5 +1,6 @@
 """One experiment, from settings to result. Needs no Sacred: a notebook can call :func:`run`."""
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -166,8 +167,6 @@ def _resume(process: training.Training, folder: Path | None, device: torch.devic
     if folder is None or not (folder / runs.CHECKPOINT).is_file():
         raise runs.ResultsError(f"resume=True: there is no checkpoint in {folder}")
     state = checkpoint.load_state(folder / runs.CHECKPOINT, device)
-    for stream in ("order", "weights"):
-        state[stream] = state[stream].cpu()  # generators take their states from there
     process.load_state_dict(state)
     return [Epoch(**epoch) for epoch in state["history"]]
 
@@ -177,7 +176,7 @@ def _save_progress(folder: Path, process: training.Training, history: list[Epoch
     state = {**process.state_dict(), "history": [asdict(epoch) for epoch in history]}
     checkpoint.save_state(folder / runs.CHECKPOINT, state)
     lines = [describe(epoch, process.plan.num_epochs) for epoch in history]
-    checkpoint.write_aside(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
+    runs.write_aside(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
 
 
 def _save_result(folder: Path, settings: Settings, network: BayesianMLP, history: list[Epoch], result: Result) -> None:
@@ -201,9 +200,9 @@ def describe(epoch: Epoch, num_epochs: int) -> str:
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure aside and move it into place."""
-    aside = path.with_name(f".{path.name}")
-    figure.savefig(aside, dpi=120, format="png")
-    aside.replace(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, format="png")
+    runs.write_aside(path, buffer.getvalue())
 
 
 def _noise(settings: Settings, device: torch.device) -> training.Noise:

@@ -7,7 +7,6 @@ links through ``latest``, a link to that run's folder, so that all three change 
 import contextlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -70,6 +69,16 @@ def check_writable(folder: Path) -> None:
                 parent.rmdir()
 
 
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file under another name and move it into place in one step."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def publish(run_folder: Path) -> None:
     """Make a completed run the one whose files are found in the experiment's folder, in one move.
 
@@ -83,9 +92,7 @@ def publish(run_folder: Path) -> None:
                 _link(Path("latest") / name, experiment / name)
     except OSError:
         for name in PUBLISHED:
-            aside = experiment / f".{name}.{os.getpid()}"
-            shutil.copyfile(run_folder / name, aside)
-            os.replace(aside, experiment / name)
+            write_aside(experiment / name, (run_folder / name).read_bytes())
 
 
 def find_weights(pretrained: str, root: Path = Path(RESULTS)) -> Path:

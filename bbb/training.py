@@ -131,8 +131,9 @@ class Training:
         self.network.posterior.load_state_dict(state["posterior"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.noise.order.set_state(state["order"])
-        self.noise.weights.set_state(state["weights"])
+        # A generator takes its state from the CPU, wherever it draws and wherever the checkpoint was loaded to.
+        self.noise.order.set_state(state["order"].cpu())
+        self.noise.weights.set_state(state["weights"].cpu())
 
     def _train_epoch(self, on_step: Callable[[int, int], None]) -> Tensor:
         """Train on each minibatch once; returns the sums of NLL, of KL and of correct labels."""

@@ -92,6 +92,7 @@ def forge(path, mean, log_std, **metadata):
         (torch.full((131,), float("nan")), {}, "not finite"),
         (torch.zeros(131), {"format": "bbb-weights-0"}, "not a weights file of this version"),
         (torch.zeros(131), {"num_flows": 2, "flow": "planar"}, "do not have the shape"),
+        (torch.zeros(131), {"num_flows": 2, "flow": "radial"}, "layout in its metadata is damaged"),
         (torch.zeros(131), {"num_flows": None}, "layout in its metadata is damaged"),
         (torch.zeros(131), {"sizes": "x"}, "layout in its metadata is damaged"),
         (torch.zeros(131), {"sizes": None}, "layout in its metadata is damaged"),
