@@ -15,24 +15,8 @@ projections x ``(S, K)``, the products ``uw[k, j] = w_k.u_j`` and ``ww[k, j] = w
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 BISECTIONS, NEWTON_STEPS = 24, 4
-
-
-class Couple(torch.autograd.Function):
-    """The recursion on scalars, from the products to tanh's values t, to t c, and to the log-determinant."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        t, tc, log_det, saved = couple(projection, uw, ww, b)
-        ctx.save_for_backward(*saved)
-        return t, tc, log_det
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad_t: Tensor, grad_tc: Tensor, grad_log_det: Tensor) -> tuple[Tensor, ...]:
-        return couple_backward(ctx.saved_tensors, grad_t, grad_tc, grad_log_det)
 
 
 def correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,10 +37,10 @@ def softplus(x: Tensor) -> Tensor:
 def couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     """Run the recursion: t ``(S, K)``, t c ``(S, K)``, the log-determinant ``(S,)``, and what the backward needs."""
     c, h, stretch = correction(uw, ww)
-    a = projection + b
-    t = torch.empty_like(a)
-    for k in range(len(b)):
-        t[:, k] = torch.tanh(torch.addmv(a[:, k], t[:, :k], h[k, :k]))
+    by_flow = (projection + b).T.contiguous()  # a, row by row turned into t
+    for k, row in enumerate(by_flow.unbind(0)):
+        by_flow[k + 1 :].addr_(h[k + 1 :, k], row.tanh_())
+    t = by_flow.T
     slope = 1.0 - t.square()
     det = t.square() + stretch * slope
     return t, t * c, det.log().sum(1), (t, slope, det, c, h, uw.diagonal(), ww)
@@ -69,9 +53,11 @@ def couple_backward(
     t, slope, det, c, h, along, ww = saved
     per_det = grad_log_det.unsqueeze(1) / det
     grad_t = grad_t + grad_tc * c - 2.0 * t * per_det * h.diagonal()
-    grad_a = torch.empty_like(t)
-    for k in reversed(range(t.shape[1])):
-        grad_a[:, k] = torch.addmv(grad_t[:, k], grad_a[:, k + 1 :], h[k + 1 :, k]) * slope[:, k]
+    by_flow = grad_t.T.contiguous()  # dL/dt, from the last row turned into dL/da
+    rows, slopes = by_flow.unbind(0), slope.T.unbind(0)
+    for k in reversed(range(len(rows))):
+        by_flow[:k].addr_(h[k, :k], rows[k].mul_(slopes[k]))
+    grad_a = by_flow.T
     grad_diagonal = (per_det * slope).sum(0)
     grad_h = torch.tril(grad_a.T @ t, -1)  # below the diagonal, where H = w.u + c w.w
     grad_c = (grad_h * ww).sum(0) + (grad_tc * t).sum(0)
