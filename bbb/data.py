@@ -19,6 +19,7 @@ from torch import Tensor
 from bbb.errors import InputError
 
 NUM_CLASSES = 10
+ROTATED_AT_ONCE = 5_000  # images; bounds memory
 PIXEL_SCALE = 126.0  # Blundell et al. 2015, section 5.1: "preprocess the pixels by dividing values by 126"
 
 _IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -82,6 +83,23 @@ def select(split: Split, digits: Sequence[int]) -> Split:
     labels = relabelled[split.labels]
     keep = labels >= 0
     return Split(split.images, labels) if keep.all() else Split(split.images[keep], labels[keep])
+
+
+def rotate(split: Split, degrees: float) -> Split:
+    """Turn every image about its centre, counter-clockwise, with bilinear interpolation and empty corners.
+
+    Args:
+        split: square images.
+        degrees: the angle.
+    """
+    if degrees == 0.0:
+        return split
+    from torchvision.transforms import InterpolationMode, functional  # here, since it takes seconds to import
+
+    side = math.isqrt(split.images.shape[1])
+    images = split.images.view(-1, 1, side, side)
+    turned = [functional.rotate(part, degrees, InterpolationMode.BILINEAR) for part in images.split(ROTATED_AT_ONCE)]
+    return Split(torch.cat(turned).flatten(1), split.labels)
 
 
 def subsample(split: Split, fraction: float, generator: torch.Generator) -> Split:

@@ -1,6 +1,6 @@
 """Figures, one function each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from bbb.training import Epoch
 
 TRAIN, VALIDATION = "#0072B2", "#D55E00"  # Okabe and Ito's palette: distinct to colour-blind readers
+PALETTE = (TRAIN, VALIDATION, "#009E73", "#CC79A7", "#E69F00")
 
 
 def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
@@ -46,3 +47,30 @@ def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
 
 def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, colour: str) -> None:
     axes.plot(x, y, color=colour, label=label, linewidth=1.5, marker="o" if len(x) == 1 else None)
+
+
+def compare(curves: Mapping[str, Sequence[Sequence[float]]], seconds: Mapping[str, float], title: str) -> Figure:
+    """Draw validation accuracy against epochs and against seconds, as means over seeds with a band from least to most.
+
+    Args:
+        curves: for each contender its accuracies in %, ``[seed][epoch]``.
+        seconds: for each contender the seconds of an epoch.
+        title: what is compared.
+    """
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    by_epoch, by_second = figure.subplots(1, 2, sharey=True)
+    for (name, seeds), colour in zip(curves.items(), PALETTE, strict=False):
+        epochs = range(1, len(seeds[0]) + 1)
+        mean = [sum(values) / len(values) for values in zip(*seeds, strict=True)]
+        least, most = ([choose(values) for values in zip(*seeds, strict=True)] for choose in (min, max))
+        for axes, x in ((by_epoch, list(epochs)), (by_second, [epoch * seconds[name] for epoch in epochs])):
+            axes.plot(x, mean, color=colour, label=name, linewidth=1.5)
+            axes.fill_between(x, least, most, color=colour, alpha=0.15, linewidth=0)
+    by_epoch.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(95, None))
+    by_second.set(xlabel="seconds (log scale)", xscale="log")
+    for axes in (by_epoch, by_second):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    by_epoch.legend(frameon=False, loc="lower right")
+    figure.suptitle(title)
+    return figure

@@ -2,38 +2,28 @@
 
 import io
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from bbb import checkpoint, data, evaluation, figures, machine, priors, runs, training
-from bbb.data import Split
+from bbb import checkpoint, evaluation, figures, machine, runs, training, transfer
+from bbb.assembly import Source, Task, create, generator, load_source, load_source_task, load_task, stream_seed
 from bbb.network import BayesianMLP
 from bbb.settings import Settings
 from bbb.training import Epoch
 from bbb.weights import WeightDistribution
-
-_STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation")
-
-
-@dataclass(frozen=True)
-class Task:
-    """The data of an experiment, on its device."""
-
-    train: Split
-    validation: Split | None
-    test: Split
 
 
 @dataclass(frozen=True)
 class Result:
     """What an experiment found; errors and ECE in %, NLL in nats per example, ELBO in nats per training example.
 
-    ``seconds`` counts training, validation and testing, over all parts of a run that was resumed.
+    ``seconds`` counts training, validation and testing, over all parts of a run that was resumed. Under
+    ``prior=posterior``, ``prior_inflation`` is the factor used, and ``source_error`` what the hidden layers still reach
+    on the source's test set under the source's head.
     """
 
     test_error: float
@@ -45,10 +35,12 @@ class Result:
     kl: float
     num_epochs: int
     seconds: float
+    prior_inflation: float | None = None
+    source_error: float | None = None
 
     def as_dict(self) -> dict[str, float]:
-        """Return the result as a flat dictionary."""
-        return asdict(self)
+        """Return the result as a flat dictionary, without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def check(settings: Settings, root: Path) -> None:
@@ -64,7 +56,10 @@ def check(settings: Settings, root: Path) -> None:
     """
     machine.find_device(settings.device)
     task = load_task(settings, torch.device("cpu"))
-    create_network(settings, task, torch.device("cpu"), root)
+    source = load_source(settings, root)
+    create(settings, task, source)
+    if settings.prior == "posterior":
+        load_source_task(settings, source, torch.device("cpu"))
     runs.check_writable(runs.experiment_folder(settings.experiment_name, root))
 
 
@@ -95,92 +90,74 @@ def run(
         bbb.training.DivergedError: the loss became NaN or infinite.
     """
     task = load_task(settings, device)
-    network = create_network(settings, task, device, root)
-    prior = create_prior(settings, network.posterior.dim, device)
+    state = _load_progress(folder, device) if settings.resume else None
+    source = load_source(settings, root, device)
+    inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source)
+    network, prior = create(settings, task, source, inflation)
     plan = settings.subset(training.Plan)
     process = training.Training(network, prior, task.train, task.validation, plan, _noise(settings, device))
-    history = _resume(process, folder, device) if settings.resume else []
+    history = []
+    if state:
+        process.load_state_dict(state)
+        history = [Epoch(**epoch) for epoch in state["history"]]
     for epoch in history:
         on_epoch(epoch)
     for epoch in process.fit(on_step):
         history.append(epoch)
         if folder is not None:
-            _save_progress(folder, process, history)
+            _save_progress(folder, process, history, inflation)
         on_epoch(epoch)
     result = _evaluate(settings, task, network, prior, history)
+    if settings.prior == "posterior":
+        error = _source_error(settings, source, network)
+        result = replace(result, prior_inflation=inflation, source_error=error)
     if folder is not None:
-        _save_result(folder, settings, network, history, result)
+        _save_result(folder, settings, source, network, history, result)
     return result
 
 
-def load_task(settings: Settings, device: torch.device) -> Task:
-    """Load the data, keep the wanted classes, hold out validation, then keep the wanted share of the training set.
-
-    Raises:
-        bbb.data.DataError: the data are not there or damaged, or leave nothing to train on.
-    """
-    train, test = data.load(settings.dataset, data.data_root(settings.data_dir))
-    train, test = (data.select(split, settings.digits) for split in (train, test))
-    train, validation = data.hold_out(train, settings.validation_fraction, _generator(settings, "split"))
-    train = data.subsample(train, settings.fraction, _generator(settings, "fraction"))
-    return Task(train.to(device), validation.to(device) if validation is not None else None, test.to(device))
+def _choose_inflation(settings: Settings, task: Task, source: Source | None) -> float:
+    if settings.prior_inflation != "auto" or settings.prior != "posterior":
+        return 1.0 if settings.prior_inflation == "auto" else settings.prior_inflation
+    return 1.0
 
 
-def create_network(settings: Settings, task: Task, device: torch.device, root: Path) -> BayesianMLP:
-    """Create the network, at its random start or at pretrained weights.
-
-    Raises:
-        bbb.runs.ResultsError: there are no such pretrained weights.
-        bbb.checkpoint.WeightsError: they are damaged, or of another layout than configured.
-    """
-    sizes = (task.train.images.shape[1], *[settings.num_hidden] * settings.num_layers, len(settings.digits))
-    if settings.pretrained is None:
-        generator = _generator(settings, "init")
-        return BayesianMLP.initial(sizes, settings.init_std, generator, settings.num_flows, settings.flow).to(device)
-    path = runs.find_weights(settings.pretrained, root)
-    network, about = checkpoint.load_weights(path, device)
-    there = _layout(network.sizes, about["num_flows"], about["flow"])
-    wanted = _layout(sizes, settings.num_flows, settings.flow)
-    if there != wanted:
-        raise checkpoint.WeightsError(
-            f"pretrained={settings.pretrained!r}: {path} has layers of {there}, the configuration asks for {wanted}; "
-            "change num_layers, num_hidden, dataset, digits, num_flows or flow"
-        )
-    return network
+def _source_error(settings: Settings, source: Source, network: BayesianMLP) -> float | None:
+    """What is left of the source task, where the weights file tells what it was."""
+    device = network.posterior.mean.device
+    task = load_source_task(settings, source, device)
+    if task is None:
+        return None
+    draws = generator(settings, "source", device)
+    return transfer.source_error(network, source.network, task.test, settings.num_test_samples, draws)
 
 
-def _layout(sizes: Sequence[int], num_flows: int, flow: str | None) -> str:
-    """Put what must agree between weights and a configuration into words."""
-    units = f"{'-'.join(map(str, sizes))} units"
-    return f"{units} and {num_flows} {flow} flows" if num_flows else units
-
-
-def create_prior(settings: Settings, dim: int, device: torch.device) -> WeightDistribution:
-    """Create the prior over ``dim`` weights that settings ask for."""
-    if settings.prior == "gaussian":
-        return priors.gaussian(dim, settings.prior_std, device)
-    return priors.scale_mixture(dim, settings.prior_pi, settings.prior_std1, settings.prior_std2)
-
-
-def _resume(process: training.Training, folder: Path | None, device: torch.device) -> list[Epoch]:
-    """Take a training to its last checkpoint, and return the epochs measured until then."""
+def _load_progress(folder: Path | None, device: torch.device) -> dict[str, object]:
+    """Read the last checkpoint of the run in a folder."""
     if folder is None or not (folder / runs.CHECKPOINT).is_file():
         raise runs.ResultsError(f"resume=True: there is no checkpoint in {folder}")
-    state = checkpoint.load_state(folder / runs.CHECKPOINT, device)
-    process.load_state_dict(state)
-    return [Epoch(**epoch) for epoch in state["history"]]
+    return checkpoint.load_state(folder / runs.CHECKPOINT, device)
 
 
-def _save_progress(folder: Path, process: training.Training, history: list[Epoch]) -> None:
+def _save_progress(folder: Path, process: training.Training, history: list[Epoch], inflation: float) -> None:
     """Save the state first: a log line is written for epochs that are safe."""
-    state = {**process.state_dict(), "history": [asdict(epoch) for epoch in history]}
+    epochs = [asdict(epoch) for epoch in history]
+    state = {**process.state_dict(), "history": epochs, "prior_inflation": inflation}
     checkpoint.save_state(folder / runs.CHECKPOINT, state)
     lines = [describe(epoch, process.plan.num_epochs) for epoch in history]
     runs.write_aside(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
 
 
-def _save_result(folder: Path, settings: Settings, network: BayesianMLP, history: list[Epoch], result: Result) -> None:
-    about = {"dataset": settings.dataset, "digits": list(settings.digits)}
+def _save_result(
+    folder: Path,
+    settings: Settings,
+    source: Source | None,
+    network: BayesianMLP,
+    history: list[Epoch],
+    result: Result,
+) -> None:
+    about = {"dataset": settings.dataset, "digits": list(settings.digits), "rotation": settings.rotation}
+    about["source"] = source.record() if source is not None else None
     checkpoint.save_weights(folder / runs.WEIGHTS, network, about)
     title = f"{settings.experiment_name}: test error {result.test_error:.2f} %, NLL {result.test_nll:.4f}"
     save_figure(folder / "training.png", figures.training_curves(history, title))
@@ -207,9 +184,9 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 def _noise(settings: Settings, device: torch.device) -> training.Noise:
     return training.Noise(
-        order=_generator(settings, "order"),
-        weights=_generator(settings, "weights", device),
-        validation_seed=_seed(settings, "validation"),
+        order=generator(settings, "order"),
+        weights=generator(settings, "weights", device),
+        validation_seed=stream_seed(settings, "validation"),
     )
 
 
@@ -217,13 +194,13 @@ def _evaluate(
     settings: Settings, task: Task, network: BayesianMLP, prior: WeightDistribution, history: list[Epoch]
 ) -> Result:
     start = time.perf_counter()
-    generator = _generator(settings, "evaluation", task.test.labels.device)
-    log_probs = evaluation.predict(network, task.test.images, settings.num_test_samples, generator)
+    draws = generator(settings, "evaluation", task.test.labels.device)
+    log_probs = evaluation.predict(network, task.test.images, settings.num_test_samples, draws)
     scores = evaluation.metrics(log_probs, task.test.labels)
     mean_accuracy, _ = evaluation.accuracy_and_nll(
         evaluation.predict_with_mean(network, task.test.images), task.test.labels
     )
-    elbo, kl = evaluation.elbo(network, prior, task.train, settings.num_validation_samples, generator)
+    elbo, kl = evaluation.elbo(network, prior, task.train, settings.num_validation_samples, draws)
     return Result(
         **scores.as_dict("test_"),
         test_error_mean_weights=100.0 * (1.0 - mean_accuracy),
@@ -232,12 +209,3 @@ def _evaluate(
         num_epochs=len(history),
         seconds=sum(epoch.seconds for epoch in history) + time.perf_counter() - start,
     )
-
-
-def _seed(settings: Settings, stream: str) -> int:
-    """Derive the seed of one random stream, independent of the others."""
-    return int(np.random.SeedSequence([settings.seed, _STREAMS.index(stream)]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _generator(settings: Settings, stream: str, device: torch.device | None = None) -> torch.Generator:
-    return torch.Generator(device or torch.device("cpu")).manual_seed(_seed(settings, stream))

@@ -111,7 +111,8 @@ def find_weights(pretrained: str, root: Path = Path(RESULTS)) -> Path:
             return path.resolve()
     raise ResultsError(
         f"pretrained={pretrained!r}: there is no weights file, run folder or completed experiment of this name; "
-        f"completed under {root}/: {', '.join(_completed(root)) or 'none'}"
+        f"completed under {root}/: {', '.join(_completed(root)) or 'none'}; "
+        "train one first, as in: python experiment.py with domain_a"
     )
 
 

@@ -91,6 +91,7 @@ class Settings:
         AfterValidator(_distinct),
         Field(description="a list of at least two different classes from 0 to 9", min_length=2),
     ]
+    rotation: Annotated[float, _number("degrees, counter-clockwise", ge=-360, le=360)]
     fraction: Annotated[float, _number("share of the training set", gt=0, le=1)]
     validation_fraction: Annotated[float, _number("share of the training set", ge=0, lt=1)]
     num_layers: Annotated[int, _integer("hidden layers", 1, 32)]
@@ -98,6 +99,7 @@ class Settings:
     num_flows: Annotated[int, _integer("planar flows on the posterior of each layer", 0, 256)]
     flow: Annotated[Literal["planar", "matrix_planar"], _choice("planar", "matrix_planar")]
     num_epochs: Annotated[int, _integer("epochs", 1, 1_000_000)]
+    steps_per_epoch: Annotated[int, _integer("training steps", 1, 1_000_000)]
     batch_size: Annotated[int, _integer("images", 1, 60_000)]
     num_samples: Annotated[int, _integer("draws of the weights", 1, 1024)]
     num_validation_samples: Annotated[int, _integer("draws of the weights", 1, 10_000)]
@@ -111,7 +113,9 @@ class Settings:
     temperature: Annotated[float, _number("1 is the ELBO", ge=0, le=1000)]
     input_dropout: Annotated[float, _number("share of pixels", ge=0, lt=1)]
     estimator: Annotated[Literal["weights", "local"], _choice("weights", "local")]
-    prior: Annotated[Literal["gaussian", "scale_mixture"], _choice("gaussian", "scale_mixture")]
+    prior: Annotated[
+        Literal["gaussian", "scale_mixture", "posterior"], _choice("gaussian", "scale_mixture", "posterior")
+    ]
     prior_std: Std
     prior_pi: Annotated[float, _number("probability of the wide component", gt=0, lt=1)]
     prior_std1: Std
@@ -120,6 +124,13 @@ class Settings:
     pretrained: Annotated[
         str | None, Field(description="an experiment name, a run folder, a weights file, or null", min_length=1)
     ]
+    prior_inflation: Annotated[
+        Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)] | Literal["auto"],
+        Field(description="a number from 1e-06 up to 1e+09 (factor on the variances), or auto"),
+    ]
+    prior_floor: Annotated[float, _number("a standard deviation", ge=0, le=1e3)]
+    head: Annotated[Literal["fresh", "keep", "auto"], _choice("fresh", "keep", "auto")]
+    start: Annotated[Literal["prior", "random"], _choice("prior", "random")]
     resume: Annotated[bool, Field(description="True or False")]
     device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     seed: Annotated[int, _integer("a seed", 0, 2**32 - 1)]
@@ -134,6 +145,8 @@ class Settings:
                 f"estimator='local': needs activations that are Gaussian, which num_flows={self.num_flows} makes them "
                 "not; use estimator=weights"
             )
+        if self.prior == "posterior" and self.pretrained is None:
+            raise ValueError("pretrained=None: prior=posterior needs the posterior of a finished run; name it here")
         if self.prior == "scale_mixture" and self.prior_std1 < self.prior_std2:
             raise ValueError(
                 f"prior_std1={self.prior_std1}: must be at least prior_std2={self.prior_std2}, the narrow component"

@@ -20,6 +20,7 @@ class Plan:
     """How to train; the fields are the configuration's keys of the same names (see ``configs/default.yaml``)."""
 
     num_epochs: int
+    steps_per_epoch: int
     batch_size: int
     num_samples: int
     num_validation_samples: int
@@ -93,7 +94,9 @@ class Training:
         self.network, self.prior, self.train, self.validation = network, prior, train, validation
         self.plan, self.noise = plan, noise
         self.num_batches = data.num_batches(train, plan.batch_size)
-        self.optimizer, self.schedule = _optimizer(network, plan, self.num_batches)
+        self.num_passes = math.ceil(plan.steps_per_epoch / self.num_batches)
+        self.num_steps = plan.num_epochs * self.num_passes * self.num_batches
+        self.optimizer, self.schedule = _optimizer(network, plan, self.num_steps)
         self.epochs_done = 0
 
     def fit(self, on_step: Callable[[int, int], None] = lambda step, num_steps: None) -> Iterator[Epoch]:
@@ -136,23 +139,29 @@ class Training:
         self.noise.weights.set_state(state["weights"].cpu())
 
     def _train_epoch(self, on_step: Callable[[int, int], None]) -> Tensor:
-        """Train on each minibatch once; returns the sums of NLL, of KL and of correct labels."""
-        plan, num_steps = self.plan, self.plan.num_epochs * self.num_batches
-        shares = objective.kl_weights(plan.beta_type, self.num_batches, self.epochs_done, plan.num_epochs)
-        batches = data.batches(self.train, plan.batch_size, self.noise.order)
+        """Make an epoch's passes over the training set; returns mean sums of NLL, of KL and of correct labels."""
         totals = torch.zeros(3, device=self.train.labels.device, dtype=torch.float64)
-        for step, (share, (x, y)) in enumerate(zip(shares, batches, strict=True), self.epochs_done * self.num_batches):
-            nll, kl, num_correct = _terms(self.network, self.prior, x, y, plan, self.noise.weights)
-            # Scaled so that its mean over the epoch is the negative ELBO per example, whatever the batch size.
-            scale = self.num_batches / len(self.train)
-            loss = objective.negative_elbo(nll, kl, share, plan.temperature) * scale
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.schedule.step()
-            totals += torch.stack([nll.detach().mean(), kl.detach(), num_correct])
-            on_step(step + 1, num_steps)
-        return totals
+        step = self.epochs_done * self.num_passes * self.num_batches
+        shares = objective.kl_weights(self.plan.beta_type, self.num_batches, self.epochs_done, self.plan.num_epochs)
+        for _ in range(self.num_passes):
+            batches = data.batches(self.train, self.plan.batch_size, self.noise.order)
+            for share, (x, y) in zip(shares, batches, strict=True):
+                totals += self._train_step(x, y, share)
+                step += 1
+                on_step(step, self.num_steps)
+        return totals / self.num_passes
+
+    def _train_step(self, x: Tensor, y: Tensor, share: float) -> Tensor:
+        """Train on a minibatch with its share of the KL; returns its NLL, the KL and the number of correct labels."""
+        nll, kl, num_correct = _terms(self.network, self.prior, x, y, self.plan, self.noise.weights)
+        # Scaled so that its mean over a pass is the negative ELBO per example, whatever the batch size.
+        scale = self.num_batches / len(self.train)
+        loss = objective.negative_elbo(nll, kl, share, self.plan.temperature) * scale
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        return torch.stack([nll.detach().mean(), kl.detach(), num_correct])
 
     def _measure(self, totals: list[float], start: float) -> Epoch:
         num_train = len(self.train)
@@ -171,12 +180,11 @@ class Training:
 
 
 def _optimizer(
-    network: BayesianMLP, plan: Plan, num_batches: int
+    network: BayesianMLP, plan: Plan, num_steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     kinds = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     optimizer = kinds[plan.optimizer](network.posterior.parameters(), lr=plan.lr, fused=True)
     if plan.lr_schedule == "cosine":
-        num_steps = plan.num_epochs * num_batches
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 

@@ -9,6 +9,7 @@ Posterior and prior share these types: ``posterior.frozen()`` is a prior.
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Self
@@ -53,6 +54,14 @@ class WeightDistribution(nn.Module):
         """Copy the distribution as it is now, without gradients: what turns a posterior into a prior."""
         return copy.deepcopy(self).requires_grad_(False)
 
+    def split(self, num_first: int) -> tuple["WeightDistribution", "WeightDistribution"]:
+        """Copy the distributions of the first ``num_first`` weights and of the rest, which must be independent.
+
+        Raises:
+            ValueError: the distribution cannot be split there.
+        """
+        raise ValueError(f"num_first={num_first}: a {type(self).__name__} cannot be split")
+
 
 class Gaussian(WeightDistribution):
     r"""Fully factorised Gaussian, :math:`N(\mu, \mathrm{diag}(\sigma^2))`.
@@ -93,6 +102,12 @@ class Gaussian(WeightDistribution):
         """
         return _GaussianKL.apply(self.mean, self.log_std, prior.mean.detach(), prior.log_std.detach(), self.dim)
 
+    def split(self, num_first: int) -> tuple["Gaussian", "Gaussian"]:
+        mean, log_std = (value.detach().expand(self.dim) for value in (self.mean, self.log_std))
+        return tuple(
+            Gaussian(mean[part].clone(), log_std[part].clone()) for part in (slice(num_first), slice(num_first, None))
+        )
+
 
 class FlowedGaussian(WeightDistribution):
     r"""A Gaussian whose deviations from its mean go through normalizing flows, one for each block of weights.
@@ -131,12 +146,56 @@ class FlowedGaussian(WeightDistribution):
         z, log_det = self._through(w, inverse=True)
         return self.base.log_prob(z) - log_det
 
+    def split(self, num_first: int) -> tuple["FlowedGaussian", "FlowedGaussian"]:
+        bounds = [0, *itertools.accumulate(self.dims)]
+        if num_first not in bounds[1:-1]:
+            raise ValueError(f"num_first={num_first}: the blocks end at {bounds[1:]}")
+        i, (first, rest) = bounds.index(num_first), self.base.split(num_first)
+        flows = copy.deepcopy(self.flows)
+        return FlowedGaussian(first, flows[:i], self.dims[:i]), FlowedGaussian(rest, flows[i:], self.dims[i:])
+
     def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Take deviations ``(S, D)`` to weights, or weights back to the base's; with the flows' log-determinant."""
         blocks = (x - self.base.mean if inverse else x).split(self.dims, dim=1)
         pairs = zip(self.flows, blocks, strict=True)
         images, log_dets = zip(*(flow.inverse(z) if inverse else flow(z) for flow, z in pairs), strict=True)
         return self.base.mean + torch.cat(images, dim=1), torch.stack(log_dets).sum(0)
+
+
+class Independent(WeightDistribution):
+    """Independent distributions over consecutive parts of the weight vector.
+
+    Args:
+        parts: the distributions, in the order of the flat vector.
+    """
+
+    def __init__(self, parts: Sequence[WeightDistribution]) -> None:
+        super().__init__(sum(part.dim for part in parts))
+        self.parts = nn.ModuleList(parts)
+
+    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        w, log_q = zip(*(part.rsample(num_samples, generator) for part in self.parts), strict=True)
+        return torch.cat(w, dim=1), torch.stack(log_q).sum(0)
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        blocks = w.split([part.dim for part in self.parts], dim=1)
+        return torch.stack([part.log_prob(block) for part, block in zip(self.parts, blocks, strict=True)]).sum(0)
+
+
+def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistribution:
+    """Join independent distributions over consecutive weights: two of a kind, and copied, where they are of one kind.
+
+    Two Gaussians make a Gaussian, whose KL has a closed form.
+    """
+    if isinstance(first, Gaussian) and isinstance(second, Gaussian):
+        means, log_stds = (
+            [getattr(part, name).detach().expand(part.dim) for part in (first, second)] for name in ("mean", "log_std")
+        )
+        return Gaussian(torch.cat(means), torch.cat(log_stds))
+    if isinstance(first, FlowedGaussian) and isinstance(second, FlowedGaussian):
+        flows = copy.deepcopy([*first.flows, *second.flows])
+        return FlowedGaussian(join(first.base, second.base), flows, first.dims + second.dims)
+    return Independent(copy.deepcopy([first, second]))
 
 
 class ScaleMixture(WeightDistribution):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from bbb import checkpoint, evaluation, pipeline
+from bbb import assembly, checkpoint, evaluation, pipeline
 from bbb.errors import InputError
 from bbb.settings import Settings
 from tests.conftest import REPOSITORY
@@ -42,27 +42,27 @@ def test_leaves_log_weights_and_plot(in_tmp):
     assert (in_tmp / "training.png").read_bytes().startswith(b"\x89PNG")
     network, about = checkpoint.load_weights(in_tmp / "weights.safetensors")
     assert about["dataset"] == "digits8x8"
-    test = pipeline.load_task(settings(), CPU).test
+    test = assembly.load_task(settings(), CPU).test
     accuracy, _ = evaluation.accuracy_and_nll(evaluation.predict_with_mean(network, test.images), test.labels)
     assert result.test_error_mean_weights == pytest.approx(100 * (1 - accuracy))
 
 
 def test_fraction_never_cuts_validation_or_test():
-    whole, part = (pipeline.load_task(settings(fraction=fraction), CPU) for fraction in (1.0, 0.1))
+    whole, part = (assembly.load_task(settings(fraction=fraction), CPU) for fraction in (1.0, 0.1))
     assert torch.equal(whole.validation.images, part.validation.images)
     assert torch.equal(whole.test.images, part.test.images)
     assert len(part.train) == pytest.approx(0.1 * len(whole.train), abs=10)
 
 
 def test_digits_are_kept_in_every_part():
-    task = pipeline.load_task(settings(digits=[7, 3]), CPU)
+    task = assembly.load_task(settings(digits=[7, 3]), CPU)
     for split in (task.train, task.validation, task.test):
         assert set(split.labels.tolist()) == {0, 1}
-    assert pipeline.create_network(settings(digits=[7, 3]), task, CPU, None).sizes == (64, 16, 2)
+    assert assembly.create(settings(digits=[7, 3]), task)[0].sizes == (64, 16, 2)
 
 
 def test_the_seed_chooses_split_and_start():
-    tasks = [pipeline.load_task(settings(seed=seed), CPU) for seed in (1, 1, 2)]
+    tasks = [assembly.load_task(settings(seed=seed), CPU) for seed in (1, 1, 2)]
     assert torch.equal(tasks[0].train.images, tasks[1].train.images)
     assert not torch.equal(tasks[0].train.images, tasks[2].train.images)
 
@@ -76,9 +76,9 @@ def test_training_on_everything(in_tmp):
 
 def test_pretrained_weights_are_the_start(in_tmp):
     pipeline.run(settings(), CPU, in_tmp)
-    task = pipeline.load_task(settings(), CPU)
+    task = assembly.load_task(settings(), CPU)
     pretrained = settings(pretrained=str(in_tmp / "weights.safetensors"))
-    network = pipeline.create_network(pretrained, task, CPU, in_tmp)
+    network, _ = assembly.create(pretrained, task, assembly.load_source(pretrained, in_tmp))
     saved, _ = checkpoint.load_weights(in_tmp / "weights.safetensors")
     assert torch.equal(network.posterior.mean, saved.posterior.mean)
     epochs = []
@@ -109,6 +109,6 @@ def test_check_leaves_nothing_behind(in_tmp):
 
 @pytest.mark.parametrize("prior", ["gaussian", "scale_mixture"])
 def test_prior_is_the_configured_one(prior):
-    chosen = pipeline.create_prior(settings(prior=prior, prior_std=0.5, prior_std1=0.5, prior_std2=0.5), 3, CPU)
+    chosen = assembly.create_prior(settings(prior=prior, prior_std=0.5, prior_std1=0.5, prior_std2=0.5), 3, CPU)
     expected = torch.distributions.Normal(0.0, 0.5).log_prob(torch.ones(3)).sum()
     torch.testing.assert_close(chosen.log_prob(torch.ones(1, 3))[0], expected)

@@ -87,9 +87,9 @@ def test_weights_are_found_by_file_run_folder_and_name(tmp_path, monkeypatch):
 def test_missing_weights_tell_what_there_is(tmp_path):
     runs.publish(finished_run(tmp_path / "results" / "a" / "1", "1"))
     finished_run(tmp_path / "results" / "failed" / "1", "1", status="FAILED")
-    with pytest.raises(ResultsError, match=r"pretrained='b': .* completed under .*: a$"):
+    with pytest.raises(ResultsError, match=r"pretrained='b': .* completed under .*: a; train one first"):
         runs.find_weights("b", tmp_path / "results")
-    with pytest.raises(ResultsError, match=r": none$"):
+    with pytest.raises(ResultsError, match=r": none; train one first"):
         runs.find_weights("b", tmp_path / "empty")
 
 

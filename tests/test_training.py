@@ -10,6 +10,7 @@ from bbb.training import DivergedError, Noise, Plan, Training
 
 PLAN = Plan(
     num_epochs=3,
+    steps_per_epoch=1,
     batch_size=10,
     num_samples=1,
     num_validation_samples=2,

@@ -27,6 +27,7 @@ from bbb.training import Noise, Plan, Training
 SIZES = (784, 400, 400, 10)
 PLAN = Plan(
     num_epochs=1,
+    steps_per_epoch=1,
     batch_size=128,
     num_samples=1,
     num_validation_samples=5,

@@ -1,0 +1,97 @@
+import pytest
+import torch
+
+from bbb import evaluation, priors, transfer
+from bbb.data import Split
+from bbb.network import BayesianMLP
+from bbb.objective import kl_divergence
+from bbb.weights import FlowedGaussian, Gaussian
+
+SIZES, SHARED = (12, 8, 3), 13 * 8
+FLAVOURS = [(0, "planar"), (16, "planar"), (16, "matrix_planar")]
+flavours = pytest.mark.parametrize(("num_flows", "flow"), FLAVOURS)
+
+
+def network(generator, num_flows=0, flow="planar", sizes=SIZES):
+    """A network whose posterior, flows included, is away from its start."""
+    network = BayesianMLP.initial(sizes, 0.05, generator, num_flows, flow).double()
+    with torch.no_grad():
+        for parameter in network.posterior.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return network
+
+
+def head_prior():
+    return priors.gaussian(2 * 9, 0.1).double()
+
+
+@flavours
+@pytest.mark.parametrize(("inflation", "floor"), [(1.0, 0.0), (10.0, 0.03)])
+def test_log_q_equals_log_p_at_the_start_for_the_shared_layers(num_flows, flow, inflation, floor, generator):
+    fresh = network(generator, num_flows, flow, (12, 8, 2))
+    source = network(generator, num_flows, flow)
+    started, prior = transfer.prepare(source, fresh, head_prior(), inflation, floor, at_prior=True)
+    q = started.posterior.split(SHARED)[0]
+    p = prior.parts[0] if num_flows else prior.split(SHARED)[0]
+    assert isinstance(p, FlowedGaussian if num_flows else Gaussian)
+    w, log_q = q.rsample(5, generator)
+    torch.testing.assert_close(log_q, p.log_prob(w), rtol=1e-6, atol=1e-6)
+    # the fresh head starts where a fresh network's does
+    torch.testing.assert_close(
+        started.posterior.split(SHARED)[1].state_dict(), fresh.posterior.split(SHARED)[1].state_dict()
+    )
+
+
+@flavours
+def test_kept_head_makes_the_whole_posterior_the_prior(num_flows, flow, generator):
+    source = network(generator, num_flows, flow)
+    started, prior = transfer.prepare(source, source, None, 1.0, 0.0, at_prior=True)
+    w, log_q = started.posterior.rsample(5, generator)
+    torch.testing.assert_close(log_q, prior.log_prob(w), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(log_q, source.posterior.log_prob(w), rtol=1e-6, atol=1e-6)
+
+
+@flavours
+def test_a_step_moves_the_posterior_and_leaves_prior_and_source(num_flows, flow, generator):
+    source, fresh = network(generator, num_flows, flow), network(generator, num_flows, flow, (12, 8, 2))
+    started, prior = transfer.prepare(source, fresh, head_prior(), 2.0, 0.01, at_prior=True)
+    assert not any(parameter.requires_grad for parameter in prior.parameters())
+    before = {name: value.clone() for name, value in [*prior.state_dict().items(), *source.state_dict().items()]}
+    optimizer = torch.optim.SGD(started.posterior.parameters(), lr=0.1)
+    w, log_q = started.posterior.rsample(1, generator)
+    (kl_divergence(started.posterior, prior, (w, log_q)) + w.square().sum()).backward()
+    optimizer.step()
+    after = dict([*prior.state_dict().items(), *source.state_dict().items()])
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    if num_flows == 0:
+        assert kl_divergence(started.posterior, prior).item() > 0.1
+
+
+def test_random_start_is_the_fresh_network(generator):
+    fresh = network(generator)
+    started, prior = transfer.prepare(network(generator), fresh, None, 1.0, 0.0, at_prior=False)
+    assert started is fresh
+    assert kl_divergence(fresh.posterior, prior).item() > 10.0
+
+
+@pytest.mark.parametrize("num_flows", [0, 4])
+def test_prior_widens_variances_and_keeps_means(num_flows, generator):
+    posterior = network(generator, num_flows).posterior
+    prior = priors.from_posterior(posterior, 10.0, 0.03)
+    q, p = (d.base if num_flows else d for d in (posterior, prior))
+    torch.testing.assert_close(p.mean, q.mean)
+    torch.testing.assert_close(p.log_std.exp().square(), 10.0 * q.log_std.exp().square() + 0.03**2)
+
+
+@flavours
+def test_source_error_is_that_of_the_source_until_something_is_learnt(num_flows, flow, generator):
+    source, fresh = network(generator, num_flows, flow), network(generator, num_flows, flow, (12, 8, 2))
+    images = torch.randint(0, 256, (200, 12), generator=generator, dtype=torch.uint8)
+    double = source.float(), fresh.float()
+    labels = evaluation.predict_with_mean(source, images).argmax(1)
+    started, _ = transfer.prepare(*double, head_prior().float(), 1.0, 0.0, at_prior=True)
+    error = transfer.source_error(started, source, Split(images, labels), 20, generator)
+    assert error < 10.0  # labels are the source's own
+    started.posterior.requires_grad_(False)
+    (started.posterior.base if num_flows else started.posterior).mean.neg_()
+    assert transfer.source_error(started, source, Split(images, labels), 20, generator) > error + 10.0
