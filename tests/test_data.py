@@ -160,3 +160,14 @@ def test_real_mnist_is_whole(mnist_dir):
     train, test = data.load("mnist", mnist_dir)
     assert (len(train), len(test)) == (60_000, 10_000)
     assert train.labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+
+
+def test_rotation_turns_counter_clockwise_and_is_undone(generator):
+    images = torch.zeros(2, 5, 5, dtype=torch.uint8)
+    images[:, 0, 2] = 200  # top, centre
+    split = data.Split(images.flatten(1), torch.tensor([3, 4]))
+    turned = data.rotate(split, 90.0)
+    assert turned.images.view(2, 5, 5)[:, 2, 0].tolist() == [200, 200]  # left, centre
+    assert torch.equal(turned.labels, split.labels)
+    assert torch.equal(data.rotate(turned, -90.0).images, split.images)
+    assert data.rotate(split, 0.0) is split

@@ -19,3 +19,11 @@ def test_training_curves_show_train_and_validation_with_units():
 def test_training_curves_without_validation():
     epoch = dataclasses.replace(EPOCH, validation_accuracy=None, validation_nll=None)
     assert [len(axes.lines) for axes in figures.training_curves([epoch], "title").axes] == [1, 1, 1]
+
+
+def test_compare_draws_the_mean_of_seeds_against_epochs_and_seconds():
+    curves = {"a": [[90.0, 96.0], [92.0, 98.0]], "b": [[80.0, 85.0]]}
+    by_epoch, by_second = figures.compare(curves, {"a": 2.0, "b": 5.0}, "title").axes
+    assert list(by_epoch.lines[0].get_ydata()) == [91.0, 97.0]
+    assert list(by_second.lines[1].get_xdata()) == [5.0, 10.0]
+    assert [text.get_text() for text in by_epoch.get_legend().get_texts()] == ["a", "b"]

@@ -182,3 +182,16 @@ def test_stopped_and_resumed_ends_bit_identical_to_never_stopped(toy_split, tmp_
 def test_divergence_stops_with_a_clear_line(toy_split):
     with pytest.raises(DivergedError, match=r"epoch 1: the loss is .*smaller lr"):
         train(toy_split, optimizer="sgd", lr=1e30)
+
+
+def test_an_epoch_makes_as_many_passes_as_its_steps_need(toy_split):
+    steps = []
+    _, (once, *_) = train(toy_split, num_epochs=1, lr=1e-9)
+    _, epochs = train(toy_split, num_epochs=2, steps_per_epoch=15, lr=1e-9, on_step=lambda *step: steps.append(step))
+    # 64 images in batches of 10 are 7 steps a pass; 3 passes make at least 15
+    assert steps == [(i, 42) for i in range(1, 43)]
+    assert len(epochs) == 2
+    # at rest, the metrics of an epoch are those of one pass but for the noise of the draws
+    assert epochs[0].train_kl == pytest.approx(once.train_kl, rel=1e-4)
+    assert epochs[0].train_nll == pytest.approx(once.train_nll, rel=0.5)
+    assert 0.0 <= epochs[0].train_accuracy <= 1.0

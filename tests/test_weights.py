@@ -6,7 +6,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 from torch.distributions import kl_divergence as reference_kl
 
 from bbb.flows import PlanarFlow
-from bbb.weights import FlowedGaussian, Gaussian, ScaleMixture
+from bbb.weights import FlowedGaussian, Gaussian, Independent, ScaleMixture, join
 
 DIM = 7
 
@@ -195,3 +195,35 @@ def test_flows_that_do_not_fit_are_refused():
 def test_impossible_mixtures_are_refused(pi, std1, std2):
     with pytest.raises(ValueError, match=r"pi=|std1="):
         ScaleMixture(3, pi, std1, std2)
+
+
+@pytest.mark.parametrize("kind", [random_gaussian, random_flowed])
+def test_split_and_join_are_inverse_and_densities_multiply(kind, generator):
+    whole = kind(1)
+    first, rest = whole.split(DIM - 3)
+    w, log_q = whole.rsample(4, generator)
+    parts = first.log_prob(w[:, : DIM - 3]) + rest.log_prob(w[:, DIM - 3 :])
+    torch.testing.assert_close(parts, log_q, rtol=1e-6, atol=1e-6)
+    joined = join(first, rest)
+    assert type(joined) is type(whole)
+    torch.testing.assert_close(joined.state_dict(), whole.state_dict())
+    mean = (whole if kind is random_gaussian else whole.base).mean
+    mean.data.add_(1.0)
+    assert not torch.allclose(joined.log_prob(w), whole.log_prob(w))  # copies
+
+
+def test_join_of_two_kinds_draws_and_scores_both(generator):
+    first, second = random_flowed(1), random_gaussian(2, 4)
+    both = join(first, second)
+    assert isinstance(both, Independent)
+    w, log_q = both.rsample(3, generator)
+    assert w.shape == (3, DIM + 4)
+    torch.testing.assert_close(both.log_prob(w), log_q, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(first.log_prob(w[:, :DIM]) + second.log_prob(w[:, DIM:]), log_q, rtol=1e-6, atol=1e-6)
+
+
+def test_split_inside_a_block_of_flows_is_refused():
+    with pytest.raises(ValueError, match="num_first=2: the blocks end at"):
+        random_flowed(1).split(2)
+    with pytest.raises(ValueError, match="a ScaleMixture cannot be split"):
+        ScaleMixture(5, 0.5, 1.0, 0.1).split(2)
