@@ -4,6 +4,8 @@ Examples:
   python experiment.py with blundell                     as in Blundell et al. 2015, on MNIST
   python experiment.py with blundell dataset=digits8x8   on the embedded digits, without a download
   python experiment.py with best num_hidden=800 experiment_name=wide
+  python experiment.py with domain_a                     digits 0-4, then
+  python experiment.py with transfer fraction=0.01       digits 5-9 with that posterior as the prior
   python experiment.py print_config with best            every key, its value and its meaning
 
 Named configurations are files in configs/; results go to results/<experiment_name>/.
@@ -132,6 +134,9 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
             log(_run, epoch)
 
         with refusing_bad_input():
+            source = pipeline.load_source(settings, ROOT)
+            if source is not None:
+                _run.info["source"] = source.record()
             result = pipeline.run(settings, device, folder, on_epoch, on_step, ROOT).as_dict()
     print(", ".join(f"{name} {value:.4g}" for name, value in result.items()))
     if folder is not None:

@@ -1,5 +1,6 @@
 """End to end: the real command line, in-process, and the lines of the README."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -85,6 +86,51 @@ def test_pretrained_by_name(in_tmp):
     assert (in_tmp / "results" / "next" / "weights.safetensors").is_file()
 
 
+FLOWED = ["estimator=weights", "num_flows=4", "flow=matrix_planar"]
+
+
+@pytest.mark.parametrize("words", [["fraction=0.1"], FLOWED], ids=["gaussian", "flows"])
+def test_transfer_records_its_source_and_what_is_left_of_it(in_tmp, words):
+    tiny = [*TINY, "steps_per_epoch=1", *(words if words == FLOWED else [])]
+    run("with", "domain_a", *tiny)
+    run("with", "transfer", *tiny, *words)
+    record = json.loads((in_tmp / "results" / "transfer" / "1" / "run.json").read_text())
+    assert 0.0 <= record["result"]["source_error"] <= 100.0
+    assert record["result"]["prior_inflation"] > 0.0
+    weights = (in_tmp / "results" / "domain_a" / "1" / "weights.safetensors").resolve()
+    assert record["meta"]["command"] == "main"
+    info = json.loads((in_tmp / "results" / "transfer" / "1" / "info.json").read_text())
+    assert info["source"] == {"weights": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+
+
+def test_transfer_between_rotations_keeps_the_head(in_tmp):
+    run("with", "domain_a", *TINY)
+    run("with", "transfer", "digits=[0,1,2,3,4]", "rotation=30", *TINY, "steps_per_epoch=1", "prior_inflation=1")
+    assert (in_tmp / "results" / "transfer" / "weights.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["num_hidden=9"],
+            r"error: pretrained='domain_a': .* has layers of 64-8-8-5 units, .* asks for 64-9-9-5 units; ",
+        ),
+        (
+            ["num_layers=1"],
+            r"error: pretrained='domain_a': .* has layers of 64-8-8-5 units, .* asks for 64-8-5 units; ",
+        ),
+        (["head=keep", "digits=[5,6]"], r"error: pretrained='domain_a': .* asks for 64-8-8-2 units; .*head=fresh"),
+    ],
+)
+def test_transfer_from_another_layout_is_refused(in_tmp, capsys, words, line):
+    run("with", "domain_a", *TINY)
+    capsys.readouterr()
+    (printed,) = refused(capsys, "with", "transfer", *TINY, *words)
+    assert re.match(line, printed)
+    assert not (in_tmp / "results" / "transfer").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -107,6 +153,14 @@ def test_pretrained_by_name(in_tmp):
         (["with", "fraction=0"], "fraction=0: must be a number above 0"),
         (["with", "digits=[1,1]"], "digits=[1, 1]: must be a list of at least two different"),
         (["with", "prior=gausian"], "prior='gausian': must be one of gaussian, scale_mixture"),
+        (["with", "prior=posterior"], "pretrained=None: prior=posterior needs the posterior of a finished run"),
+        (["with", "prior_inflation=much"], "prior_inflation='much': must be a number from 1e-06"),
+        (["with", "prior_inflation=0"], "prior_inflation=0: must be a number from 1e-06"),
+        (["with", "prior_floor=-1"], "prior_floor=-1: must be a number from 0"),
+        (["with", "head=old"], "head='old': must be one of fresh, keep, auto"),
+        (["with", "rotation=up"], "rotation='up': must be a number from -360"),
+        (["with", "steps_per_epoch=0"], "steps_per_epoch=0: must be a whole number from 1"),
+        (["with", "transfer", *TINY], "pretrained='domain_a': there is no weights file, run folder or completed"),
         (["with", "experiment_name=../out"], "experiment_name='../out': must be a name below results/"),
         (["with", "pretrained=nope", *TINY], "pretrained='nope': there is no"),
         (["with", "device=cuda:99", *TINY], "device='cuda:99': is not there"),
