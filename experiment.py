@@ -125,8 +125,9 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
     with tqdm(unit=" steps", file=sys.__stderr__, disable=None, dynamic_ncols=True, mininterval=0.5) as bar:
 
         def on_step(step: int, num_steps: int) -> None:
-            if bar.total is None:
-                bar.total, bar.initial, bar.n = num_steps, step - 1, step - 1
+            if bar.total != num_steps or step < bar.n:
+                bar.reset(num_steps)
+                bar.initial = bar.n = step - 1
             bar.update()
 
         def on_epoch(epoch: Epoch) -> None:
@@ -137,7 +138,7 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
             source = pipeline.load_source(settings, ROOT)
             if source is not None:
                 _run.info["source"] = source.record()
-            result = pipeline.run(settings, device, folder, on_epoch, on_step, ROOT).as_dict()
+            result = pipeline.run(settings, device, folder, on_epoch, on_step, on_step, ROOT).as_dict()
     print(", ".join(f"{name} {value:.4g}" for name, value in result.items()))
     if folder is not None:
         runs.publish(folder)

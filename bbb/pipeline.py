@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -69,6 +70,7 @@ def run(
     folder: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_step: Callable[[int, int], None] = lambda step, num_steps: None,
+    on_choice: Callable[[int, int], None] = lambda step, num_steps: None,
     root: Path = Path(runs.RESULTS),
 ) -> Result:
     """Train and evaluate.
@@ -80,6 +82,7 @@ def run(
             while it trains; None to leave no files.
         on_epoch: called with what each epoch measured, first with those before a resumption.
         on_step: called after each training step with the number done and the number in all.
+        on_choice: the same while ``prior_inflation=auto`` is chosen, before training.
         root: the results folder, in which ``pretrained`` is looked up.
 
     Returns:
@@ -92,7 +95,7 @@ def run(
     task = load_task(settings, device)
     state = _load_progress(folder, device) if settings.resume else None
     source = load_source(settings, root, device)
-    inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source)
+    inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source, on_choice)
     network, prior = create(settings, task, source, inflation)
     plan = settings.subset(training.Plan)
     process = training.Training(network, prior, task.train, task.validation, plan, _noise(settings, device))
@@ -116,10 +119,16 @@ def run(
     return result
 
 
-def _choose_inflation(settings: Settings, task: Task, source: Source | None) -> float:
-    if settings.prior_inflation != "auto" or settings.prior != "posterior":
-        return 1.0 if settings.prior_inflation == "auto" else settings.prior_inflation
-    return 1.0
+def _choose_inflation(
+    settings: Settings, task: Task, source: Source | None, on_step: Callable[[int, int], None]
+) -> float:
+    """The factor on the variances of a posterior that is the prior: as configured, or chosen on the training data."""
+    if settings.prior != "posterior":
+        return 1.0
+    if settings.prior_inflation != "auto":
+        return settings.prior_inflation
+    plan, seed = settings.subset(training.Plan), stream_seed(settings, "inflation")
+    return transfer.choose_inflation(task.train, partial(create, settings, task, source), plan, seed, on_step)[0]
 
 
 def _source_error(settings: Settings, source: Source, network: BayesianMLP) -> float | None:

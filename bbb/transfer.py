@@ -1,11 +1,20 @@
 """From the posterior learnt on one task to the prior and the start of the next."""
 
+import dataclasses
+from collections.abc import Callable, Sequence
+
 import torch
+from torch import Tensor
 
 from bbb import evaluation, priors
 from bbb.data import Split
 from bbb.network import BayesianMLP, layer_dims
+from bbb.training import Noise, Plan, Training
 from bbb.weights import Gaussian, WeightDistribution, join
+
+INFLATIONS = (1.0, 10.0, 100.0)  # what auto chooses from
+NUM_FOLDS = 2
+SHORTENED = 4  # a choice trains for a quarter of the epochs
 
 
 def prepare(
@@ -35,6 +44,50 @@ def prepare(
     return (BayesianMLP(fresh.sizes, start.requires_grad_(True)) if at_prior else fresh), prior
 
 
+def choose_inflation(
+    train: Split,
+    create: Callable[[float], tuple[BayesianMLP, WeightDistribution]],
+    plan: Plan,
+    seed: int,
+    on_step: Callable[[int, int], None] = lambda step, num_steps: None,
+    candidates: Sequence[float] = INFLATIONS,
+) -> tuple[float, dict[float, float]]:
+    """Choose the prior's scale by cross-validation on the target's training set, in shortened trainings.
+
+    Args:
+        train: the target's training set; each image is held out once for each candidate.
+        create: makes the network and the prior for an inflation.
+        plan: how the run itself will train.
+        seed: of the folds and of the noise, which all candidates share.
+        on_step: called after each step with the number done and the number in all.
+        candidates: the inflations to try.
+
+    Returns:
+        The inflation with the lowest held-out NLL of the posterior predictive, and the NLL of each, in nats per
+        example.
+    """
+    plan = dataclasses.replace(plan, num_epochs=max(1, plan.num_epochs // SHORTENED))
+    device = train.labels.device
+    fold = _folds(train, torch.Generator().manual_seed(seed)).to(device)
+    scores = dict.fromkeys(candidates, 0.0)
+    num_done = 0
+    for k in range(NUM_FOLDS):
+        kept, held_out = train[fold != k], train[fold == k]
+        for inflation in candidates:
+            network, prior = create(inflation)
+            streams = (torch.Generator(place).manual_seed(seed + 1) for place in ("cpu", device))
+            process = Training(network, prior, kept, None, plan, Noise(*streams, seed))
+            num_steps = NUM_FOLDS * len(candidates) * process.num_steps
+            for _ in process.fit(lambda step, _, done=num_done, total=num_steps: on_step(done + step, total)):
+                pass
+            num_done += process.num_steps
+            draws = torch.Generator(device).manual_seed(seed)
+            log_probs = evaluation.predict(network, held_out.images, plan.num_validation_samples, draws)
+            nll = evaluation.accuracy_and_nll(log_probs, held_out.labels)[1]
+            scores[inflation] += nll * len(held_out) / len(train)
+    return min(candidates, key=scores.__getitem__), scores
+
+
 def source_error(
     network: BayesianMLP, source: BayesianMLP, test: Split, num_samples: int, generator: torch.Generator
 ) -> float:
@@ -54,6 +107,15 @@ def source_error(
     parts = network.posterior.split(num_shared)[0], source.posterior.split(num_shared)[1]
     log_probs = evaluation.predict(BayesianMLP(source.sizes, join(*parts)), test.images, num_samples, generator)
     return 100.0 * (1.0 - evaluation.accuracy_and_nll(log_probs, test.labels)[0])
+
+
+def _folds(train: Split, generator: torch.Generator) -> Tensor:
+    """Deal the images of each class to the folds at random ``(N,)``, in turn, so that folds have classes alike."""
+    order = torch.randperm(len(train), generator=generator)
+    by_class = order[train.labels.cpu()[order].argsort(stable=True)]
+    fold = torch.empty(len(train), dtype=torch.int64)
+    fold[by_class] = torch.arange(len(train)) % NUM_FOLDS
+    return fold
 
 
 def _num_shared(network: BayesianMLP) -> int:

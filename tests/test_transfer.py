@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from bbb.data import Split
 from bbb.network import BayesianMLP
 from bbb.objective import kl_divergence
 from bbb.weights import FlowedGaussian, Gaussian
+from tests.test_training import PLAN
 
 SIZES, SHARED = (12, 8, 3), 13 * 8
 FLAVOURS = [(0, "planar"), (16, "planar"), (16, "matrix_planar")]
@@ -95,3 +98,27 @@ def test_source_error_is_that_of_the_source_until_something_is_learnt(num_flows,
     started.posterior.requires_grad_(False)
     (started.posterior.base if num_flows else started.posterior).mean.neg_()
     assert transfer.source_error(started, source, Split(images, labels), 20, generator) > error + 10.0
+
+
+def test_auto_chooses_by_held_out_images_and_repeats(toy_split, generator):
+    """A prior that holds q at a random network is too tight; one a thousand times as wide drowns the start in noise."""
+    source = BayesianMLP.initial(SIZES, 0.001, generator)
+    plan = dataclasses.replace(PLAN, num_epochs=80, temperature=0.1)
+
+    def create(inflation):
+        return transfer.prepare(source, source, None, inflation, 0.0, at_prior=True)
+
+    steps = []
+    chosen, scores = transfer.choose_inflation(
+        toy_split, create, plan, 7, lambda *step: steps.append(step), (1.0, 1e4, 1e6)
+    )
+    assert chosen == min(scores, key=scores.get) == 1e4
+    assert scores[1e4] < 0.5 * scores[1.0]
+    assert [step for step, _ in steps] == list(range(1, steps[0][1] + 1))
+    assert transfer.choose_inflation(toy_split, create, plan, 7, candidates=(1.0, 1e4, 1e6)) == (chosen, scores)
+
+
+def test_folds_have_classes_alike(toy_split, generator):
+    fold = transfer._folds(toy_split, generator)
+    counts = torch.stack([toy_split.labels[fold == k].bincount(minlength=3) for k in range(transfer.NUM_FOLDS)])
+    assert (counts.max(0).values - counts.min(0).values).max() <= 1
