@@ -10,7 +10,7 @@ from bbb import evaluation, priors
 from bbb.data import Split
 from bbb.network import BayesianMLP, layer_dims
 from bbb.training import Noise, Plan, Training
-from bbb.weights import Gaussian, WeightDistribution, join
+from bbb.weights import FlowedGaussian, Gaussian, WeightDistribution, join
 
 INFLATIONS = (1.0, 10.0, 100.0)  # what auto chooses from
 NUM_FOLDS = 2
@@ -25,7 +25,8 @@ def prepare(
     Args:
         source: the network trained on the source task.
         fresh: a network at its random start, with the layers of the target task.
-        head_prior: prior of a fresh last layer, which then starts as ``fresh`` does; None to keep the source's head.
+        head_prior: prior of a fresh last layer, which then starts at mean zero, as wide as that of ``fresh``; None to
+            keep the source's head.
         inflation: factor on the variances of the source's posterior (see :func:`bbb.priors.from_posterior`).
         floor: standard deviation added to it, in quadrature.
         at_prior: start the posterior at the prior; else at ``fresh``.
@@ -40,7 +41,7 @@ def prepare(
         num_shared = _num_shared(fresh)
         shared = priors.from_posterior(source.posterior.split(num_shared)[0], inflation, floor)
         prior = join(shared, head_prior).requires_grad_(False)
-        start = join(shared, fresh.posterior.split(num_shared)[1])
+        start = join(shared, _centred(fresh.posterior.split(num_shared)[1]))
     return (BayesianMLP(fresh.sizes, start.requires_grad_(True)) if at_prior else fresh), prior
 
 
@@ -107,6 +108,14 @@ def source_error(
     parts = network.posterior.split(num_shared)[0], source.posterior.split(num_shared)[1]
     log_probs = evaluation.predict(BayesianMLP(source.sizes, join(*parts)), test.images, num_samples, generator)
     return 100.0 * (1.0 - evaluation.accuracy_and_nll(log_probs, test.labels)[0])
+
+
+def _centred(head: WeightDistribution) -> WeightDistribution:
+    """Move a fresh head to mean zero: with few images its random weights would be a noise never unlearnt."""
+    base = head.base if isinstance(head, FlowedGaussian) else head
+    with torch.no_grad():
+        base.mean.zero_()
+    return head
 
 
 def _folds(train: Split, generator: torch.Generator) -> Tensor:
