@@ -106,8 +106,8 @@ def create(
     if settings.prior != "posterior":
         return source.network if source is not None else fresh, create_prior(settings, fresh.posterior.dim, device)
     head_prior = None if keep_head else priors.gaussian(layer_dims(sizes)[-1], settings.prior_std, device)
-    at_prior = settings.start == "prior"
-    return transfer.prepare(source.network, fresh, head_prior, inflation, settings.prior_floor, at_prior)
+    where = settings.prior_floor, settings.start, settings.init_std
+    return transfer.prepare(source.network, fresh, head_prior, inflation, *where)
 
 
 def create_prior(settings: Settings, dim: int, device: torch.device) -> WeightDistribution:

@@ -130,7 +130,7 @@ class Settings:
     ]
     prior_floor: Annotated[float, _number("a standard deviation", ge=0, le=1e3)]
     head: Annotated[Literal["fresh", "keep", "auto"], _choice("fresh", "keep", "auto")]
-    start: Annotated[Literal["prior", "random"], _choice("prior", "random")]
+    start: Annotated[Literal["prior", "narrow", "random"], _choice("prior", "narrow", "random")]
     resume: Annotated[bool, Field(description="True or False")]
     device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     seed: Annotated[int, _integer("a seed", 0, 2**32 - 1)]

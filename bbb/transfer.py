@@ -1,6 +1,7 @@
 """From the posterior learnt on one task to the prior and the start of the next."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,13 +13,20 @@ from bbb.network import BayesianMLP, layer_dims
 from bbb.training import Noise, Plan, Training
 from bbb.weights import FlowedGaussian, Gaussian, WeightDistribution, join
 
+STARTS = ("prior", "narrow", "random")
 INFLATIONS = (1.0, 10.0, 100.0)  # what auto chooses from
 NUM_FOLDS = 2
 SHORTENED = 4  # a choice trains for a quarter of the epochs
 
 
 def prepare(
-    source: BayesianMLP, fresh: BayesianMLP, head_prior: Gaussian | None, inflation: float, floor: float, at_prior: bool
+    source: BayesianMLP,
+    fresh: BayesianMLP,
+    head_prior: Gaussian | None,
+    inflation: float = 1.0,
+    floor: float = 0.0,
+    start: str = "prior",
+    max_std: float = math.inf,
 ) -> tuple[BayesianMLP, WeightDistribution]:
     """Make the posterior of a source task the prior of the next, and start there.
 
@@ -29,20 +37,32 @@ def prepare(
             keep the source's head.
         inflation: factor on the variances of the source's posterior (see :func:`bbb.priors.from_posterior`).
         floor: standard deviation added to it, in quadrature.
-        at_prior: start the posterior at the prior; else at ``fresh``.
+        start: where the posterior starts: ``prior``; ``narrow``, at the prior but no weight wider than ``max_std``,
+            since a wide prior makes a noisy start and standard deviations shrink slowly; ``random``, at ``fresh``.
+        max_std: standard deviation.
 
     Returns:
         The network to train and its prior. At the prior, log q - log p is zero for every draw but for a fresh head.
+
+    Raises:
+        ValueError: unknown start.
     """
+    if start not in STARTS:
+        raise ValueError(f"start={start}: must be one of {', '.join(STARTS)}")
     if head_prior is None:
         prior = priors.from_posterior(source.posterior, inflation, floor)
-        start = prior.frozen()
+        posterior = prior.frozen()
     else:
         num_shared = _num_shared(fresh)
         shared = priors.from_posterior(source.posterior.split(num_shared)[0], inflation, floor)
         prior = join(shared, head_prior).requires_grad_(False)
-        start = join(shared, _centred(fresh.posterior.split(num_shared)[1]))
-    return (BayesianMLP(fresh.sizes, start.requires_grad_(True)) if at_prior else fresh), prior
+        posterior = join(shared, _centred(fresh.posterior.split(num_shared)[1]))
+    if start == "random":
+        return fresh, prior
+    if start == "narrow":
+        with torch.no_grad():
+            _base(posterior).log_std.clamp_(max=math.log(max_std))
+    return BayesianMLP(fresh.sizes, posterior.requires_grad_(True)), prior
 
 
 def choose_inflation(
@@ -112,10 +132,13 @@ def source_error(
 
 def _centred(head: WeightDistribution) -> WeightDistribution:
     """Move a fresh head to mean zero: with few images its random weights would be a noise never unlearnt."""
-    base = head.base if isinstance(head, FlowedGaussian) else head
     with torch.no_grad():
-        base.mean.zero_()
+        _base(head).mean.zero_()
     return head
+
+
+def _base(posterior: WeightDistribution) -> Gaussian:
+    return posterior.base if isinstance(posterior, FlowedGaussian) else posterior
 
 
 def _folds(train: Split, generator: torch.Generator) -> Tensor:

@@ -33,7 +33,7 @@ def head_prior():
 def test_log_q_equals_log_p_at_the_start_for_the_shared_layers(num_flows, flow, inflation, floor, generator):
     fresh = network(generator, num_flows, flow, (12, 8, 2))
     source = network(generator, num_flows, flow)
-    started, prior = transfer.prepare(source, fresh, head_prior(), inflation, floor, at_prior=True)
+    started, prior = transfer.prepare(source, fresh, head_prior(), inflation, floor, start="prior")
     q = started.posterior.split(SHARED)[0]
     p = prior.parts[0] if num_flows else prior.split(SHARED)[0]
     assert isinstance(p, FlowedGaussian if num_flows else Gaussian)
@@ -49,7 +49,7 @@ def test_log_q_equals_log_p_at_the_start_for_the_shared_layers(num_flows, flow, 
 @flavours
 def test_kept_head_makes_the_whole_posterior_the_prior(num_flows, flow, generator):
     source = network(generator, num_flows, flow)
-    started, prior = transfer.prepare(source, source, None, 1.0, 0.0, at_prior=True)
+    started, prior = transfer.prepare(source, source, None, 1.0, 0.0, start="prior")
     w, log_q = started.posterior.rsample(5, generator)
     torch.testing.assert_close(log_q, prior.log_prob(w), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(log_q, source.posterior.log_prob(w), rtol=1e-6, atol=1e-6)
@@ -58,7 +58,7 @@ def test_kept_head_makes_the_whole_posterior_the_prior(num_flows, flow, generato
 @flavours
 def test_a_step_moves_the_posterior_and_leaves_prior_and_source(num_flows, flow, generator):
     source, fresh = network(generator, num_flows, flow), network(generator, num_flows, flow, (12, 8, 2))
-    started, prior = transfer.prepare(source, fresh, head_prior(), 2.0, 0.01, at_prior=True)
+    started, prior = transfer.prepare(source, fresh, head_prior(), 2.0, 0.01, start="prior")
     assert not any(parameter.requires_grad for parameter in prior.parameters())
     before = {name: value.clone() for name, value in [*prior.state_dict().items(), *source.state_dict().items()]}
     optimizer = torch.optim.SGD(started.posterior.parameters(), lr=0.1)
@@ -73,7 +73,7 @@ def test_a_step_moves_the_posterior_and_leaves_prior_and_source(num_flows, flow,
 
 def test_random_start_is_the_fresh_network(generator):
     fresh = network(generator)
-    started, prior = transfer.prepare(network(generator), fresh, None, 1.0, 0.0, at_prior=False)
+    started, prior = transfer.prepare(network(generator), fresh, None, 1.0, 0.0, start="random")
     assert started is fresh
     assert kl_divergence(fresh.posterior, prior).item() > 10.0
 
@@ -93,7 +93,7 @@ def test_source_error_is_that_of_the_source_until_something_is_learnt(num_flows,
     images = torch.randint(0, 256, (200, 12), generator=generator, dtype=torch.uint8)
     double = source.float(), fresh.float()
     labels = evaluation.predict_with_mean(source, images).argmax(1)
-    started, _ = transfer.prepare(*double, head_prior().float(), 1.0, 0.0, at_prior=True)
+    started, _ = transfer.prepare(*double, head_prior().float(), 1.0, 0.0, start="prior")
     error = transfer.source_error(started, source, Split(images, labels), 20, generator)
     assert error < 10.0  # labels are the source's own
     started.posterior.requires_grad_(False)
@@ -107,7 +107,7 @@ def test_auto_chooses_by_held_out_images_and_repeats(toy_split, generator):
     plan = dataclasses.replace(PLAN, num_epochs=80, temperature=0.1)
 
     def create(inflation):
-        return transfer.prepare(source, source, None, inflation, 0.0, at_prior=True)
+        return transfer.prepare(source, source, None, inflation, 0.0, start="prior")
 
     steps = []
     chosen, scores = transfer.choose_inflation(
@@ -123,3 +123,20 @@ def test_folds_have_classes_alike(toy_split, generator):
     fold = transfer._folds(toy_split, generator)
     counts = torch.stack([toy_split.labels[fold == k].bincount(minlength=3) for k in range(transfer.NUM_FOLDS)])
     assert (counts.max(0).values - counts.min(0).values).max() <= 1
+
+
+@pytest.mark.parametrize("num_flows", [0, 4])
+def test_narrow_start_is_at_the_priors_mean_and_no_wider_than_asked(num_flows, generator):
+    source, fresh = network(generator, num_flows), network(generator, num_flows, sizes=(12, 8, 2))
+    started, prior = transfer.prepare(source, fresh, head_prior(), 10.0, 0.1, "narrow", 0.02)
+    q, p = started.posterior, prior.parts[0] if num_flows else prior
+    q, p = (q.base, p.base) if num_flows else (q, p)
+    torch.testing.assert_close(q.mean[:SHARED], p.mean[:SHARED])
+    assert q.log_std.exp().max().item() == pytest.approx(0.02)
+    assert p.log_std.exp().min().item() > 0.0999
+
+
+def test_unknown_start_is_refused(generator):
+    source = network(generator)
+    with pytest.raises(ValueError, match="start=there: must be one of prior, narrow, random"):
+        transfer.prepare(source, source, None, start="there")
