@@ -1,6 +1,7 @@
 """Figures, one function each."""
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -74,3 +75,48 @@ def compare(curves: Mapping[str, Sequence[Sequence[float]]], seconds: Mapping[st
     by_epoch.legend(frameon=False, loc="lower right")
     figure.suptitle(title)
     return figure
+
+
+def transfer_results(
+    finals: Mapping[str, Mapping[float, Sequence[Mapping[str, float]]]],
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    curves_title: str,
+) -> Figure:
+    """Draw test error and NLL against the fraction of the target's data, and validation accuracy against epochs.
+
+    Args:
+        finals: for each arm and fraction the results of each seed, with ``test_error`` (%) and ``test_nll`` (nats);
+            drawn as means with standard errors.
+        curves: for each arm the validation accuracies in %, ``[seed][epoch]``; drawn as means, with a band from least
+            to most.
+        curves_title: what the curves are of.
+    """
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    by_error, by_nll, by_epoch = figure.subplots(1, 3)
+    for (arm, by_fraction), colour in zip(finals.items(), PALETTE, strict=False):
+        for axes, measure in ((by_error, "test_error"), (by_nll, "test_nll")):
+            means, errors = zip(*(_mean(r[measure] for r in results) for results in by_fraction.values()), strict=True)
+            axes.errorbar(
+                list(by_fraction), means, errors, color=colour, label=arm, marker="o", markersize=4, capsize=3
+            )
+        if arm in curves:
+            values = list(zip(*curves[arm], strict=True))
+            epochs = range(1, len(values) + 1)
+            by_epoch.plot(epochs, [sum(value) / len(value) for value in values], color=colour, label=arm)
+            by_epoch.fill_between(
+                epochs, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, linewidth=0
+            )
+    by_error.set(xlabel="fraction of the target's images", ylabel="test error (%)", xscale="log", yscale="log")
+    by_nll.set(xlabel="fraction of the target's images", ylabel="test NLL (nats)", xscale="log", yscale="log")
+    by_epoch.set(xlabel="epoch", ylabel="validation accuracy (%)", title=curves_title)
+    for axes in (by_error, by_nll, by_epoch):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    by_error.legend(frameon=False)
+    return figure
+
+
+def _mean(values: Iterable[float]) -> tuple[float, float]:
+    """Return the mean and its standard error; the latter is 0 for a single value."""
+    values = list(values)
+    return statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0

@@ -27,3 +27,11 @@ def test_compare_draws_the_mean_of_seeds_against_epochs_and_seconds():
     assert list(by_epoch.lines[0].get_ydata()) == [91.0, 97.0]
     assert list(by_second.lines[1].get_xdata()) == [5.0, 10.0]
     assert [text.get_text() for text in by_epoch.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_transfer_results_show_means_over_seeds():
+    finals = {"a": {0.1: [{"test_error": 3.0, "test_nll": 0.1}, {"test_error": 5.0, "test_nll": 0.3}]}}
+    by_error, by_nll, by_epoch = figures.transfer_results(finals, {"a": [[90.0], [92.0]]}, "title").axes
+    assert list(by_error.lines[0].get_ydata()) == [4.0]
+    assert list(by_nll.lines[0].get_ydata()) == [0.2]
+    assert list(by_epoch.lines[0].get_ydata()) == [91.0]
