@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from bbb import assembly, checkpoint, evaluation, pipeline
+from bbb import assembly, checkpoint, evaluation, pipeline, transfer
 from bbb.errors import InputError
 from bbb.settings import Settings
 from tests.conftest import REPOSITORY
@@ -112,3 +112,31 @@ def test_prior_is_the_configured_one(prior):
     chosen = assembly.create_prior(settings(prior=prior, prior_std=0.5, prior_std1=0.5, prior_std2=0.5), 3, CPU)
     expected = torch.distributions.Normal(0.0, 0.5).log_prob(torch.ones(3)).sum()
     torch.testing.assert_close(chosen.log_prob(torch.ones(1, 3))[0], expected)
+
+
+def test_transfer_with_auto_resumes_bit_identical_without_choosing_again(in_tmp):
+    half = {"digits": [0, 1, 2, 3, 4], "num_epochs": 1, "experiment_name": "a"}
+    (in_tmp / "a").mkdir()
+    pipeline.run(settings(**half), CPU, in_tmp / "a", root=in_tmp)
+    target = {"digits": [5, 6, 7, 8, 9], "pretrained": "a", "prior": "posterior", "prior_inflation": "auto"}
+    choices, folders = [], [in_tmp / "whole", in_tmp / "parts"]
+    for folder in folders:
+        folder.mkdir()
+
+    def stop(epoch):
+        raise KeyboardInterrupt
+
+    def count(step, num_steps):
+        choices.append(step)
+
+    whole = pipeline.run(settings(**target), CPU, folders[0], on_choice=count, root=in_tmp)
+    num_choices = len(choices)
+    assert num_choices > 0
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(settings(**target), CPU, folders[1], on_epoch=stop, on_choice=count, root=in_tmp)
+    parts = pipeline.run(settings(**target, resume=True), CPU, folders[1], on_choice=count, root=in_tmp)
+    assert len(choices) == 2 * num_choices
+    assert dataclasses.replace(parts, seconds=0.0) == dataclasses.replace(whole, seconds=0.0)
+    assert parts.prior_inflation in transfer.INFLATIONS
+    networks = [checkpoint.load_weights(folder / "weights.safetensors")[0] for folder in folders]
+    assert torch.equal(networks[0].posterior.mean, networks[1].posterior.mean)
