@@ -14,8 +14,10 @@ Named configurations are files in configs/; results go to results/<experiment_na
 import logging
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +42,6 @@ ROOT = Path(runs.RESULTS)
 CONFIGS = Path(__file__).resolve().parent / "configs"
 DEFAULT = CONFIGS / "default.yaml"
 NAMED = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml")) if path != DEFAULT}
-INTERRUPTED = 130
 
 SETTINGS.CAPTURE_MODE = "sys"  # capturing file descriptors would swallow the progress bar
 SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes a second, each time
@@ -92,6 +93,27 @@ def refusing_bad_input() -> Iterator[None]:
         raise SystemExit("\n".join(f"error: {line}" for line in str(error).splitlines())) from None
 
 
+@contextmanager
+def noticing_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, to be acted upon after the step; a second Ctrl-C interrupts at once."""
+    received = []
+
+    def notice(number: int, frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield received
+        return
+    before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @ex.option_hook
 def leave_judging_to_settings(options: dict) -> None:
     """Silence Sacred's warnings of new keys and changed types: what is wrong is refused by ``bbb.settings``."""
@@ -134,11 +156,17 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
             bar.write(pipeline.describe(epoch, settings.num_epochs), file=sys.stdout)
             log(_run, epoch)
 
-        with refusing_bad_input():
+        with refusing_bad_input(), noticing_signals() as received:
             source = pipeline.load_source(settings, ROOT)
             if source is not None:
                 _run.info["source"] = source.record()
-            result = pipeline.run(settings, device, folder, on_epoch, on_step, on_step, ROOT).as_dict()
+            try:
+                result = pipeline.run(
+                    settings, device, folder, on_epoch, on_step, on_step, lambda: bool(received), ROOT
+                ).as_dict()
+            except pipeline.Stopped as stopped:
+                stopped.signal = received[0]
+                raise
     print(", ".join(f"{name} {value:.4g}" for name, value in result.items()))
     if folder is not None:
         runs.publish(folder)
@@ -209,9 +237,9 @@ def command_line(argv: list[str]) -> None:
         ex.run_commandline([argv[0], *words])
     except DocoptExit:
         sys.exit(f"error: cannot make sense of: {' '.join(argv[1:])}; see python experiment.py --help")
-    except KeyboardInterrupt:
-        print("interrupted; the same command with resume=True goes on after the last finished epoch", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        print("stopped; the same command with resume=True goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(128 + getattr(interrupt, "signal", signal.SIGINT))
 
 
 if __name__ == "__main__":

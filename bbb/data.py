@@ -153,19 +153,22 @@ def num_batches(split: Split, batch_size: int) -> int:
     return math.ceil(len(split) / batch_size)
 
 
-def batches(split: Split, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    split: Split, batch_size: int, generator: torch.Generator, first: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate once over the split in random order.
 
     Args:
         split: the data, on any device.
         batch_size: B, images a minibatch; the last one has what is left.
         generator: source of the order, on the CPU.
+        first: number of minibatches to leave out, which a resumed training has seen.
 
     Yields:
         Inputs ``(B, P)`` scaled by :func:`to_float`, and labels ``(B,)``.
     """
     order = torch.randperm(len(split), generator=generator).to(split.labels.device)
-    for index in order.split(batch_size):
+    for index in order.split(batch_size)[first:]:
         yield to_float(split.images[index]), split.labels[index]
 
 

@@ -44,6 +44,10 @@ class Result:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop; where it leaves files, its state is saved."""
+
+
 def check(settings: Settings, root: Path) -> None:
     """Find out, before any work starts, whether the things that settings name are there and sound.
 
@@ -71,6 +75,7 @@ def run(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_step: Callable[[int, int], None] = lambda step, num_steps: None,
     on_choice: Callable[[int, int], None] = lambda step, num_steps: None,
+    should_stop: Callable[[], bool] = lambda: False,
     root: Path = Path(runs.RESULTS),
 ) -> Result:
     """Train and evaluate.
@@ -83,6 +88,7 @@ def run(
         on_epoch: called with what each epoch measured, first with those before a resumption.
         on_step: called after each training step with the number done and the number in all.
         on_choice: the same while ``prior_inflation=auto`` is chosen, before training.
+        should_stop: asked after each step; where it says so, the state is saved and the run ends by :class:`Stopped`.
         root: the results folder, in which ``pretrained`` is looked up.
 
     Returns:
@@ -91,11 +97,18 @@ def run(
     Raises:
         bbb.errors.InputError: as :func:`check`.
         bbb.training.DivergedError: the loss became NaN or infinite.
+        Stopped: ``should_stop`` said so.
     """
     task = load_task(settings, device)
     state = _load_progress(folder, device) if settings.resume else None
     source = load_source(settings, root, device)
-    inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source, on_choice)
+
+    def after_choice(step: int, num_steps: int) -> None:
+        on_choice(step, num_steps)
+        if should_stop():
+            raise Stopped
+
+    inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source, after_choice)
     network, prior = create(settings, task, source, inflation)
     plan = settings.subset(training.Plan)
     process = training.Training(network, prior, task.train, task.validation, plan, _noise(settings, device))
@@ -105,10 +118,25 @@ def run(
         history = [Epoch(**epoch) for epoch in state["history"]]
     for epoch in history:
         on_epoch(epoch)
-    for epoch in process.fit(on_step):
-        history.append(epoch)
+    saved_at = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved_at
         if folder is not None:
             _save_progress(folder, process, history, inflation)
+        saved_at = time.monotonic()
+
+    def after_step(step: int, num_steps: int) -> None:
+        on_step(step, num_steps)
+        stop = should_stop()
+        if stop or time.monotonic() - saved_at > 60.0 * settings.checkpoint_minutes:
+            save()
+        if stop:
+            raise Stopped
+
+    for epoch in process.fit(after_step):
+        history.append(epoch)
+        save()
         on_epoch(epoch)
     result = _evaluate(settings, task, network, prior, history)
     if settings.prior == "posterior":

@@ -18,7 +18,7 @@ from bbb.settings import RESULTS
 PUBLISHED = ("log.txt", "weights.safetensors", "training.png")
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
-_MAY_CHANGE = ("resume", "data_dir")  # of a run that is resumed
+_MAY_CHANGE = ("resume", "data_dir", "checkpoint_minutes")  # of a run that is resumed
 
 
 class ResultsError(InputError):

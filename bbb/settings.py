@@ -132,6 +132,7 @@ class Settings:
     head: Annotated[Literal["fresh", "keep", "auto"], _choice("fresh", "keep", "auto")]
     start: Annotated[Literal["prior", "narrow", "random"], _choice("prior", "narrow", "random")]
     resume: Annotated[bool, Field(description="True or False")]
+    checkpoint_minutes: Annotated[float, _number("minutes", gt=0, le=1e6)]
     device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     seed: Annotated[int, _integer("a seed", 0, 2**32 - 1)]
     num_threads: Annotated[

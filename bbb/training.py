@@ -71,7 +71,7 @@ class Noise:
 
 
 class Training:
-    """A training that yields an epoch at a time, and can be stopped between two of them and resumed.
+    """A training that yields an epoch at a time, and can be stopped after any step and resumed.
 
     Args:
         network: what to train, in place.
@@ -97,40 +97,50 @@ class Training:
         self.num_passes = math.ceil(plan.steps_per_epoch / self.num_batches)
         self.num_steps = plan.num_epochs * self.num_passes * self.num_batches
         self.optimizer, self.schedule = _optimizer(network, plan, self.num_steps)
-        self.epochs_done = 0
+        self.epochs_done = self.passes_done = self.batches_done = 0
+        self.seconds = 0.0  # of the epoch that is being trained
+        self.totals = torch.zeros(3, device=train.labels.device, dtype=torch.float64)
+        self.order_of_pass = noise.order.get_state()
 
     def fit(self, on_step: Callable[[int, int], None] = lambda step, num_steps: None) -> Iterator[Epoch]:
         """Minimise the negative ELBO, an epoch at a time, from where the training stands to its end.
 
         Args:
-            on_step: called after each step with the number done and the number in all, for a progress bar.
+            on_step: called after each step with the number done and the number in all. It may take
+                :meth:`state_dict`, and may raise to stop the training there.
 
         Yields:
             What each epoch measured.
 
         Raises:
-            DivergedError: the loss of an epoch is NaN or infinite.
+            DivergedError: the loss is NaN or infinite; the step that would have followed it is not made.
         """
         while self.epochs_done < self.plan.num_epochs:
-            start = time.perf_counter()
-            totals = self._train_epoch(on_step)
+            start = time.perf_counter() - self.seconds
+            self._train_epoch(on_step, start)
+            totals = self.totals / self.num_passes
+            self.totals = torch.zeros_like(totals)
+            self.passes_done, self.seconds = 0, 0.0
             self.epochs_done += 1
             yield self._measure(totals.tolist(), start)
 
     def state_dict(self) -> dict[str, object]:
         """Return all that changes in a training: from it, a resumed run ends as one that was never stopped."""
         return {
-            "epochs_done": self.epochs_done,
+            "done": [self.epochs_done, self.passes_done, self.batches_done],
+            "seconds": self.seconds,
+            "totals": self.totals,
             "posterior": self.network.posterior.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "order": self.noise.order.get_state(),
+            "order": self.order_of_pass if self.batches_done else self.noise.order.get_state(),
             "weights": self.noise.weights.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Go to where :meth:`state_dict` was called, in a training made with the same arguments."""
-        self.epochs_done = state["epochs_done"]
+        self.epochs_done, self.passes_done, self.batches_done = state["done"]
+        self.seconds, self.totals = state["seconds"], state["totals"].to(self.totals)
         self.network.posterior.load_state_dict(state["posterior"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -138,18 +148,19 @@ class Training:
         self.noise.order.set_state(state["order"].cpu())
         self.noise.weights.set_state(state["weights"].cpu())
 
-    def _train_epoch(self, on_step: Callable[[int, int], None]) -> Tensor:
-        """Make an epoch's passes over the training set; returns mean sums of NLL, of KL and of correct labels."""
-        totals = torch.zeros(3, device=self.train.labels.device, dtype=torch.float64)
-        step = self.epochs_done * self.num_passes * self.num_batches
+    def _train_epoch(self, on_step: Callable[[int, int], None], start: float) -> None:
+        """Make what is left of an epoch's passes over the training set, adding up ``totals``."""
         shares = objective.kl_weights(self.plan.beta_type, self.num_batches, self.epochs_done, self.plan.num_epochs)
-        for _ in range(self.num_passes):
-            batches = data.batches(self.train, self.plan.batch_size, self.noise.order)
-            for share, (x, y) in zip(shares, batches, strict=True):
-                totals += self._train_step(x, y, share)
-                step += 1
-                on_step(step, self.num_steps)
-        return totals / self.num_passes
+        while self.passes_done < self.num_passes:
+            self.order_of_pass = self.noise.order.get_state()
+            step = (self.epochs_done * self.num_passes + self.passes_done) * self.num_batches
+            batches = data.batches(self.train, self.plan.batch_size, self.noise.order, self.batches_done)
+            for share, (x, y) in zip(shares[self.batches_done :], batches, strict=True):
+                self.totals += self._train_step(x, y, share)
+                self.batches_done += 1
+                self.seconds = time.perf_counter() - start
+                on_step(step + self.batches_done, self.num_steps)
+            self.passes_done, self.batches_done = self.passes_done + 1, 0
 
     def _train_step(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         """Train on a minibatch with its share of the KL; returns its NLL, the KL and the number of correct labels."""
@@ -157,6 +168,9 @@ class Training:
         # Scaled so that its mean over a pass is the negative ELBO per example, whatever the batch size.
         scale = self.num_batches / len(self.train)
         loss = objective.negative_elbo(nll, kl, share, self.plan.temperature) * scale
+        if loss.device.type == "cpu":  # elsewhere it would make every step wait; there the epoch's sum is checked
+            step = self.passes_done * self.num_batches + self.batches_done + 1
+            _check_finite(loss.item(), f"epoch {self.epochs_done + 1}, step {step}")
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -167,16 +181,18 @@ class Training:
         num_train = len(self.train)
         nll, kl, accuracy = totals[0] / num_train, totals[1] / self.num_batches, totals[2] / num_train
         elbo = -nll - kl / num_train
-        if not math.isfinite(elbo):
-            raise DivergedError(
-                f"epoch {self.epochs_done}: the loss is {-elbo}; a smaller lr or a smaller init_std may help"
-            )
+        _check_finite(-elbo, f"epoch {self.epochs_done}")
         scores = None, None
         if self.validation is not None:
             images, num_samples = self.validation.images, self.plan.num_validation_samples
             log_probs = evaluation.predict(self.network, images, num_samples, self.noise.validation())
             scores = evaluation.accuracy_and_nll(log_probs, self.validation.labels)
         return Epoch(self.epochs_done, nll, kl, elbo, accuracy, *scores, time.perf_counter() - start)
+
+
+def _check_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(f"{where}: the loss is {loss}; a smaller lr or a smaller init_std may help")
 
 
 def _optimizer(

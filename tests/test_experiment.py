@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import experiment
+from bbb import objective
 from tests.conftest import REPOSITORY
 
 TINY = ["dataset=digits8x8", "num_epochs=1", "num_hidden=8", "num_test_samples=3", "num_threads=1"]
@@ -75,7 +78,7 @@ def test_a_failed_run_is_not_published(in_tmp, capsys):
     run("with", "experiment_name=a", *TINY)
     kept = (in_tmp / "results" / "a" / "weights.safetensors").read_bytes()
     (line,) = refused(capsys, "with", "experiment_name=a", "optimizer=sgd", "lr=100", "prior_std=1e-6", *TINY)
-    assert re.match(r"error: epoch 1: the loss is .*; a smaller lr", line)
+    assert re.match(r"error: epoch 1, step \d+: the loss is .*; a smaller lr", line)
     assert (in_tmp / "results" / "a" / "weights.safetensors").read_bytes() == kept
     assert json.loads((in_tmp / "results" / "a" / "2" / "run.json").read_text())["status"] == "FAILED"
 
@@ -257,6 +260,35 @@ def test_an_interrupted_run_resumes_in_its_folder_and_ends_as_one_never_stopped(
     results = [json.loads((path / "run.json").read_text())["result"] for path in (folder, whole)]
     assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
     assert len((folder / "log.txt").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_mid_epoch_finishes_the_step_and_saves(in_tmp, capsys, monkeypatch, number):
+    words = ["with", "blundell", *TINY, "num_epochs=3"]
+    run(*words, "experiment_name=whole")
+    measure, steps = objective.log_likelihood_loss, []
+
+    def measure_and_signal(logits, labels):
+        steps.append(len(steps))
+        if len(steps) == 15:  # 1,198 images are 10 steps an epoch
+            os.kill(os.getpid(), number)
+        return measure(logits, labels)
+
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "log_likelihood_loss", measure_and_signal)
+        with pytest.raises(SystemExit) as stop:
+            run(*words, "experiment_name=stopped")
+    assert (stop.value.code, len(steps)) == (128 + number, 15)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert "resume=True" in capsys.readouterr().err
+    folder, whole = (in_tmp / "results" / name / "1" for name in ("stopped", "whole"))
+    assert json.loads((folder / "run.json").read_text())["status"] == "INTERRUPTED"
+    run(*words, "experiment_name=stopped", "resume=True")
+    ours, theirs = (load_file(path / "weights.safetensors") for path in (folder, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    results = [json.loads((path / "run.json").read_text())["result"] for path in (folder, whole)]
+    assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
 
 
 def test_nothing_to_resume_is_refused(in_tmp, capsys):

@@ -179,8 +179,33 @@ def test_stopped_and_resumed_ends_bit_identical_to_never_stopped(toy_split, tmp_
         assert torch.equal(value, resumed.network.posterior.state_dict()[name])
 
 
+@pytest.mark.parametrize("stop_at", [1, 6, 7, 8, 14, 20, 21, 27, 28])
+def test_stopped_after_any_step_and_resumed_ends_bit_identical(toy_split, tmp_path, stop_at):
+    """Seven steps a pass, two passes an epoch, two epochs."""
+    changes = {"num_epochs": 2, "steps_per_epoch": 8, "lr_schedule": "cosine", "beta_type": "blundell"}
+    whole = training_of(toy_split, **changes)
+    expected = without_time(whole.fit())
+    stopped, epochs = training_of(toy_split, **changes), []
+
+    def stop(step, num_steps):
+        if step == stop_at:
+            checkpoint.save_state(tmp_path / "state", stopped.state_dict())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        epochs.extend(stopped.fit(stop))
+    resumed = training_of(toy_split, seed=99, **changes)
+    resumed.load_state_dict(checkpoint.load_state(tmp_path / "state", torch.device("cpu")))
+    steps = []
+    epochs += resumed.fit(lambda step, num_steps: steps.append(step))
+    assert steps == list(range(stop_at + 1, 29))
+    assert without_time(epochs) == expected
+    for name, value in whole.network.posterior.state_dict().items():
+        assert torch.equal(value, resumed.network.posterior.state_dict()[name])
+
+
 def test_divergence_stops_with_a_clear_line(toy_split):
-    with pytest.raises(DivergedError, match=r"epoch 1: the loss is .*smaller lr"):
+    with pytest.raises(DivergedError, match=r"epoch 1, step [2-5]: the loss is .*smaller lr"):
         train(toy_split, optimizer="sgd", lr=1e30)
 
 
