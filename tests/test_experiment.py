@@ -320,7 +320,7 @@ def test_the_readme_has_commands():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in experiment.NAMED if "transfer" not in name])
+@pytest.mark.parametrize("name", ["blundell", "best"])
 def test_named_configurations_learn_the_embedded_digits(in_tmp, name):
     """At their full length; logistic regression has an error of about 3 % on these 360 images."""
     run("with", name, "dataset=digits8x8", "experiment_name=digits")
