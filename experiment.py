@@ -33,7 +33,7 @@ with warnings.catch_warnings():  # Sacred imports pkg_resources, whose deprecati
     from sacred.observers import FileStorageObserver
     from sacred.run import Run
 
-from bbb import machine, pipeline, runs
+from bbb import assembly, machine, pipeline, runs
 from bbb.errors import InputError
 from bbb.settings import Settings, nearest
 from bbb.training import Epoch
@@ -157,9 +157,8 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
             log(_run, epoch)
 
         with refusing_bad_input(), noticing_signals() as received:
-            source = pipeline.load_source(settings, ROOT)
-            if source is not None:
-                _run.info["source"] = source.record()
+            if settings.pretrained is not None:
+                _run.info["source"] = assembly.source_record(settings, ROOT)
             try:
                 result = pipeline.run(
                     settings, device, folder, on_epoch, on_step, on_step, lambda: bool(received), ROOT

@@ -1,6 +1,5 @@
 """From settings to what an experiment is made of: data, source, network and prior."""
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,16 +28,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Source:
-    """The posterior that a run starts from: the weights file, its checksum, the network in it, and what it tells."""
+    """The posterior that a run starts from: what identifies its file, the network in it, and what the file tells."""
 
-    path: Path
-    sha256: str
+    record: dict[str, str]
     network: BayesianMLP
     about: dict[str, object]
-
-    def record(self) -> dict[str, str]:
-        """Return what identifies the file."""
-        return {"weights": str(self.path), "sha256": self.sha256}
 
 
 def load_task(settings: Settings, device: torch.device) -> Task:
@@ -54,6 +48,18 @@ def load_task(settings: Settings, device: torch.device) -> Task:
     return Task(train.to(device), validation.to(device) if validation is not None else None, test.to(device))
 
 
+def source_record(settings: Settings, root: Path) -> dict[str, str] | None:
+    """Find the weights file that the key ``pretrained`` names, if it names any: its path and its SHA-256.
+
+    Raises:
+        bbb.runs.ResultsError: there is none.
+    """
+    if settings.pretrained is None:
+        return None
+    path = runs.find_weights(settings.pretrained, root)
+    return {"weights": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
 def load_source(settings: Settings, root: Path, device: torch.device | None = None) -> Source | None:
     """Load the weights that the key ``pretrained`` names, if it names any.
 
@@ -61,25 +67,21 @@ def load_source(settings: Settings, root: Path, device: torch.device | None = No
         bbb.runs.ResultsError: there are no such weights.
         bbb.checkpoint.WeightsError: they are damaged.
     """
-    if settings.pretrained is None:
-        return None
-    path = runs.find_weights(settings.pretrained, root)
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Source(path, checksum, *checkpoint.load_weights(path, device))
+    record = source_record(settings, root)
+    return None if record is None else Source(record, *checkpoint.load_weights(Path(record["weights"]), device))
 
 
-def load_source_task(settings: Settings, source: Source, device: torch.device) -> Task | None:
-    """Load the data that the source was trained on; None where its weights file does not tell what they were.
+def load_source_test(settings: Settings, source: Source, device: torch.device) -> Split | None:
+    """Load the test set of the source's task; None where its weights file does not tell what it was.
 
     Raises:
-        bbb.data.DataError: they are not there or damaged.
+        bbb.data.DataError: the data are not there or damaged.
     """
     about = source.about
     if not {"dataset", "digits"} <= about.keys():
         return None
-    digits, rotation = tuple(about["digits"]), about.get("rotation", 0.0)
-    same = {"dataset": about["dataset"], "digits": digits, "rotation": rotation, "fraction": 1.0}
-    return load_task(dataclasses.replace(settings, **same), device)
+    _, test = data.load(about["dataset"], data.data_root(settings.data_dir))
+    return data.rotate(data.select(test, about["digits"]), about.get("rotation", 0.0)).to(device)
 
 
 def create(
@@ -135,19 +137,14 @@ def _keeps_head(settings: Settings, source: Source) -> bool:
 
 
 def _check_layout(settings: Settings, source: Source, sizes: Sequence[int], keep_head: bool) -> None:
-    flow, num_flows = source.about["flow"], source.about["num_flows"]
-    num_compared = len(sizes) if keep_head else len(sizes) - 1
-    there = _layout(source.network.sizes[:num_compared], num_flows, flow)
-    wanted = _layout(sizes[:num_compared], settings.num_flows, settings.flow)
-    if there != wanted or len(source.network.sizes) != len(sizes):
-        whole_there, whole_wanted = (
-            _layout(source.network.sizes, num_flows, flow),
-            _layout(sizes, settings.num_flows, settings.flow),
-        )
+    there = source.network.sizes, source.about["num_flows"], source.about["flow"]
+    wanted = sizes, settings.num_flows, settings.flow
+    end = None if keep_head else -1
+    if _layout(sizes[:end], *wanted[1:]) != _layout(there[0][:end], *there[1:]):
         change = "num_layers, num_hidden, dataset, digits, num_flows or flow" + ("; or head=fresh" * keep_head)
         raise checkpoint.WeightsError(
-            f"pretrained={settings.pretrained!r}: {source.path} has layers of {whole_there}, the configuration asks "
-            f"for {whole_wanted}; change {change}"
+            f"pretrained={settings.pretrained!r}: {source.record['weights']} has layers of {_layout(*there)}, the "
+            f"configuration asks for {_layout(*wanted)}; change {change}"
         )
 
 

@@ -16,8 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bbb.errors import InputError
-from bbb.flows import FLOWS
-from bbb.network import BayesianMLP, num_weights
+from bbb.network import FLOWS, BayesianMLP, num_weights
 from bbb.runs import write_aside
 from bbb.weights import FlowedGaussian, WeightDistribution
 

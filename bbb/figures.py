@@ -39,8 +39,7 @@ def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
     nll.set_yscale("log")
     for axes in (accuracy, nll, kl):
         axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+    _style(accuracy, nll, kl)
     accuracy.legend(frameon=False)
     figure.suptitle(title)
     return figure
@@ -61,17 +60,11 @@ def compare(curves: Mapping[str, Sequence[Sequence[float]]], seconds: Mapping[st
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     by_epoch, by_second = figure.subplots(1, 2, sharey=True)
     for (name, seeds), colour in zip(curves.items(), PALETTE, strict=False):
-        epochs = range(1, len(seeds[0]) + 1)
-        mean = [sum(values) / len(values) for values in zip(*seeds, strict=True)]
-        least, most = ([choose(values) for values in zip(*seeds, strict=True)] for choose in (min, max))
-        for axes, x in ((by_epoch, list(epochs)), (by_second, [epoch * seconds[name] for epoch in epochs])):
-            axes.plot(x, mean, color=colour, label=name, linewidth=1.5)
-            axes.fill_between(x, least, most, color=colour, alpha=0.15, linewidth=0)
+        _band(by_epoch, 1.0, seeds, name, colour)
+        _band(by_second, seconds[name], seeds, name, colour)
     by_epoch.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(95, None))
     by_second.set(xlabel="seconds (log scale)", xscale="log")
-    for axes in (by_epoch, by_second):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+    _style(by_epoch, by_second)
     by_epoch.legend(frameon=False, loc="lower right")
     figure.suptitle(title)
     return figure
@@ -100,20 +93,28 @@ def transfer_results(
                 list(by_fraction), means, errors, color=colour, label=arm, marker="o", markersize=4, capsize=3
             )
         if arm in curves:
-            values = list(zip(*curves[arm], strict=True))
-            epochs = range(1, len(values) + 1)
-            by_epoch.plot(epochs, [sum(value) / len(value) for value in values], color=colour, label=arm)
-            by_epoch.fill_between(
-                epochs, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.15, linewidth=0
-            )
+            _band(by_epoch, 1.0, curves[arm], arm, colour)
     by_error.set(xlabel="fraction of the target's images", ylabel="test error (%)", xscale="log", yscale="log")
     by_nll.set(xlabel="fraction of the target's images", ylabel="test NLL (nats)", xscale="log", yscale="log")
     by_epoch.set(xlabel="epoch", ylabel="validation accuracy (%)", title=curves_title)
-    for axes in (by_error, by_nll, by_epoch):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+    _style(by_error, by_nll, by_epoch)
     by_error.legend(frameon=False)
     return figure
+
+
+def _band(axes: Axes, unit: float, seeds: Sequence[Sequence[float]], label: str, colour: str) -> None:
+    """Draw the mean of ``[seed][epoch]`` and the range of the seeds against epochs, each ``unit`` long."""
+    by_epoch = list(zip(*seeds, strict=True))
+    x = [unit * (i + 1) for i in range(len(by_epoch))]
+    _curve(axes, x, [statistics.fmean(values) for values in by_epoch], label, colour)
+    least, most = ([choose(values) for values in by_epoch] for choose in (min, max))
+    axes.fill_between(x, least, most, color=colour, alpha=0.15, linewidth=0)
+
+
+def _style(*panels: Axes) -> None:
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 def _mean(values: Iterable[float]) -> tuple[float, float]:

@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bbb.flows import FLOWS, Flow, MatrixPlanarFlow, PlanarFlow
+from bbb.flows import Flow, PlanarFlow
+from bbb.matrix_flows import MatrixPlanarFlow
 from bbb.weights import FlowedGaussian, Gaussian, WeightDistribution
 
 Layer = tuple[Tensor, Tensor]
+FLOWS = {"planar": PlanarFlow, "matrix_planar": MatrixPlanarFlow}
 
 
 class BayesianMLP(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from bbb import checkpoint, evaluation, figures, machine, runs, training, transfer
-from bbb.assembly import Source, Task, create, generator, load_source, load_source_task, load_task, stream_seed
+from bbb.assembly import Source, Task, create, generator, load_source, load_source_test, load_task, stream_seed
 from bbb.network import BayesianMLP
 from bbb.settings import Settings
 from bbb.training import Epoch
@@ -64,7 +64,7 @@ def check(settings: Settings, root: Path) -> None:
     source = load_source(settings, root)
     create(settings, task, source)
     if settings.prior == "posterior":
-        load_source_task(settings, source, torch.device("cpu"))
+        load_source_test(settings, source, torch.device("cpu"))
     runs.check_writable(runs.experiment_folder(settings.experiment_name, root))
 
 
@@ -102,16 +102,38 @@ def run(
     task = load_task(settings, device)
     state = _load_progress(folder, device) if settings.resume else None
     source = load_source(settings, root, device)
-
-    def after_choice(step: int, num_steps: int) -> None:
-        on_choice(step, num_steps)
-        if should_stop():
-            raise Stopped
-
-    inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source, after_choice)
+    on_choice, on_step = (partial(_tell, report, should_stop) for report in (on_choice, on_step))
+    inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source, on_choice)
     network, prior = create(settings, task, source, inflation)
     plan = settings.subset(training.Plan)
     process = training.Training(network, prior, task.train, task.validation, plan, _noise(settings, device))
+    history = _train(process, state, folder, inflation, settings.checkpoint_minutes, on_epoch, on_step)
+    result = _evaluate(settings, task, network, prior, history)
+    if settings.prior == "posterior":
+        error = _source_error(settings, source, network, device)
+        result = replace(result, prior_inflation=inflation, source_error=error)
+    if folder is not None:
+        _save_result(folder, settings, source, network, history, result)
+    return result
+
+
+def _tell(report: Callable[[int, int], None], should_stop: Callable[[], bool], step: int, num_steps: int) -> None:
+    """Report a step that is done, then stop if that is wanted."""
+    report(step, num_steps)
+    if should_stop():
+        raise Stopped
+
+
+def _train(
+    process: training.Training,
+    state: dict[str, object] | None,
+    folder: Path | None,
+    inflation: float,
+    checkpoint_minutes: float,
+    on_epoch: Callable[[Epoch], None],
+    on_step: Callable[[int, int], None],
+) -> list[Epoch]:
+    """Train, from ``state`` if there is one, saving the progress; returns what all epochs measured."""
     history = []
     if state:
         process.load_state_dict(state)
@@ -128,23 +150,18 @@ def run(
 
     def after_step(step: int, num_steps: int) -> None:
         on_step(step, num_steps)
-        stop = should_stop()
-        if stop or time.monotonic() - saved_at > 60.0 * settings.checkpoint_minutes:
+        if time.monotonic() - saved_at > 60.0 * checkpoint_minutes:
             save()
-        if stop:
-            raise Stopped
 
-    for epoch in process.fit(after_step):
-        history.append(epoch)
+    try:
+        for epoch in process.fit(after_step):
+            history.append(epoch)
+            save()
+            on_epoch(epoch)
+    except Stopped:
         save()
-        on_epoch(epoch)
-    result = _evaluate(settings, task, network, prior, history)
-    if settings.prior == "posterior":
-        error = _source_error(settings, source, network)
-        result = replace(result, prior_inflation=inflation, source_error=error)
-    if folder is not None:
-        _save_result(folder, settings, source, network, history, result)
-    return result
+        raise
+    return history
 
 
 def _choose_inflation(
@@ -159,14 +176,13 @@ def _choose_inflation(
     return transfer.choose_inflation(task.train, partial(create, settings, task, source), plan, seed, on_step)[0]
 
 
-def _source_error(settings: Settings, source: Source, network: BayesianMLP) -> float | None:
+def _source_error(settings: Settings, source: Source, network: BayesianMLP, device: torch.device) -> float | None:
     """What is left of the source task, where the weights file tells what it was."""
-    device = network.posterior.mean.device
-    task = load_source_task(settings, source, device)
-    if task is None:
+    test = load_source_test(settings, source, device)
+    if test is None:
         return None
     draws = generator(settings, "source", device)
-    return transfer.source_error(network, source.network, task.test, settings.num_test_samples, draws)
+    return transfer.source_error(network, source.network, test, settings.num_test_samples, draws)
 
 
 def _load_progress(folder: Path | None, device: torch.device) -> dict[str, object]:
@@ -194,7 +210,7 @@ def _save_result(
     result: Result,
 ) -> None:
     about = {"dataset": settings.dataset, "digits": list(settings.digits), "rotation": settings.rotation}
-    about["source"] = source.record() if source is not None else None
+    about["source"] = source.record if source is not None else None
     checkpoint.save_weights(folder / runs.WEIGHTS, network, about)
     title = f"{settings.experiment_name}: test error {result.test_error:.2f} %, NLL {result.test_nll:.4f}"
     save_figure(folder / "training.png", figures.training_curves(history, title))

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from bbb.weights import FlowedGaussian, Gaussian, ScaleMixture
+from bbb.mixture import ScaleMixture
+from bbb.weights import FlowedGaussian, Gaussian
 
 
 def gaussian(dim: int, std: float, device: torch.device | None = None) -> Gaussian:
@@ -48,6 +49,6 @@ def from_posterior(
         floor: sigma_0, a standard deviation added in quadrature to all weights.
     """
     prior = posterior.frozen()
-    base = prior.base if isinstance(prior, FlowedGaussian) else prior
-    base.log_std.copy_(0.5 * torch.log(inflation * torch.exp(2.0 * base.log_std) + floor**2))
+    log_std = prior.base.log_std
+    log_std.copy_(0.5 * torch.log(inflation * torch.exp(2.0 * log_std) + floor**2))
     return prior

@@ -1,6 +1,7 @@
 """From the posterior learnt on one task to the prior and the start of the next."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,7 @@ from bbb import evaluation, priors
 from bbb.data import Split
 from bbb.network import BayesianMLP, layer_dims
 from bbb.training import Noise, Plan, Training
-from bbb.weights import FlowedGaussian, Gaussian, WeightDistribution, join
+from bbb.weights import Gaussian, WeightDistribution, join
 
 STARTS = ("prior", "narrow", "random")
 INFLATIONS = (1.0, 10.0, 100.0)  # what auto chooses from
@@ -56,12 +57,15 @@ def prepare(
         num_shared = _num_shared(fresh)
         shared = priors.from_posterior(source.posterior.split(num_shared)[0], inflation, floor)
         prior = join(shared, head_prior).requires_grad_(False)
-        posterior = join(shared, _centred(fresh.posterior.split(num_shared)[1]))
+        head = fresh.posterior.split(num_shared)[1]
+        with torch.no_grad():  # with few images, the random weights of a fresh head would be a noise never unlearnt
+            head.base.mean.zero_()
+        posterior = join(shared, head)
     if start == "random":
         return fresh, prior
     if start == "narrow":
         with torch.no_grad():
-            _base(posterior).log_std.clamp_(max=math.log(max_std))
+            posterior.base.log_std.clamp_(max=math.log(max_std))
     return BayesianMLP(fresh.sizes, posterior.requires_grad_(True)), prior
 
 
@@ -91,7 +95,7 @@ def choose_inflation(
     device = train.labels.device
     fold = _folds(train, torch.Generator().manual_seed(seed)).to(device)
     scores = dict.fromkeys(candidates, 0.0)
-    num_done = 0
+    step = itertools.count(1)
     for k in range(NUM_FOLDS):
         kept, held_out = train[fold != k], train[fold == k]
         for inflation in candidates:
@@ -99,9 +103,8 @@ def choose_inflation(
             streams = (torch.Generator(place).manual_seed(seed + 1) for place in ("cpu", device))
             process = Training(network, prior, kept, None, plan, Noise(*streams, seed))
             num_steps = NUM_FOLDS * len(candidates) * process.num_steps
-            for _ in process.fit(lambda step, _, done=num_done, total=num_steps: on_step(done + step, total)):
+            for _ in process.fit(lambda *_, total=num_steps: on_step(next(step), total)):
                 pass
-            num_done += process.num_steps
             draws = torch.Generator(device).manual_seed(seed)
             log_probs = evaluation.predict(network, held_out.images, plan.num_validation_samples, draws)
             nll = evaluation.accuracy_and_nll(log_probs, held_out.labels)[1]
@@ -128,17 +131,6 @@ def source_error(
     parts = network.posterior.split(num_shared)[0], source.posterior.split(num_shared)[1]
     log_probs = evaluation.predict(BayesianMLP(source.sizes, join(*parts)), test.images, num_samples, generator)
     return 100.0 * (1.0 - evaluation.accuracy_and_nll(log_probs, test.labels)[0])
-
-
-def _centred(head: WeightDistribution) -> WeightDistribution:
-    """Move a fresh head to mean zero: with few images its random weights would be a noise never unlearnt."""
-    with torch.no_grad():
-        _base(head).mean.zero_()
-    return head
-
-
-def _base(posterior: WeightDistribution) -> Gaussian:
-    return posterior.base if isinstance(posterior, FlowedGaussian) else posterior
 
 
 def _folds(train: Split, generator: torch.Generator) -> Tensor:

@@ -80,6 +80,11 @@ class Gaussian(WeightDistribution):
         self.mean = nn.Parameter(mean)
         self.log_std = nn.Parameter(log_std)
 
+    @property
+    def base(self) -> Self:
+        """The Gaussian itself: what is widened, moved or read where a posterior may have flows on its base or not."""
+        return self
+
     def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         noise = torch.empty(num_samples, self.dim, dtype=self.mean.dtype, device=self.mean.device)
         noise.normal_(generator=generator)
@@ -198,41 +203,6 @@ def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistrib
     return Independent(copy.deepcopy([first, second]))
 
 
-class ScaleMixture(WeightDistribution):
-    r"""Mixture of two zero-mean Gaussians for each weight, the prior of Blundell et al. 2015, eq. 7 (arXiv 1505.05424).
-
-    .. math:: p(w) = \prod_d \pi N(w_d; 0, \sigma_1^2) + (1 - \pi) N(w_d; 0, \sigma_2^2)
-
-    Args:
-        dim: D, the number of weights.
-        pi: probability of the wide component, in (0, 1).
-        std1: standard deviation of the wide component.
-        std2: standard deviation of the narrow component, at most ``std1``.
-
-    Raises:
-        ValueError: ``pi`` is not in (0, 1), or not ``std1 >= std2 > 0``.
-    """
-
-    def __init__(self, dim: int, pi: float, std1: float, std2: float) -> None:
-        super().__init__(dim)
-        if not 0.0 < pi < 1.0:
-            raise ValueError(f"pi={pi}: the probability of the wide component must lie between 0 and 1, exclusive")
-        if not std1 >= std2 > 0.0:
-            raise ValueError(f"std1={std1}, std2={std2}: the scales must be positive, the wide one (std1) first")
-        self.pi, self.std1, self.std2 = pi, std1, std2
-
-    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw from the prior: weights ``(S, D)`` on the generator's device, and log-densities ``(S,)``."""
-        device = generator.device if generator is not None else None
-        wide = torch.rand(num_samples, self.dim, generator=generator, device=device) < self.pi
-        noise = torch.randn(num_samples, self.dim, generator=generator, device=device)
-        w = noise * torch.where(wide, self.std1, self.std2)
-        return w, self.log_prob(w)
-
-    def log_prob(self, w: Tensor) -> Tensor:
-        return _ScaleMixtureLogProb.apply(w, self.pi, self.std1, self.std2)
-
-
 class _GaussianSample(torch.autograd.Function):
     """w = mean + exp(log_std) * noise with log q(w), and their gradient in three passes over memory."""
 
@@ -277,32 +247,6 @@ class _GaussianKL(torch.autograd.Function):
         grad_mean = (shift * grad).expand(ctx.dim).sum_to_size(mean_shape)
         grad_log_std = ((ratio - 1.0) * grad).expand(ctx.dim).sum_to_size(log_std_shape)
         return grad_mean, grad_log_std, None, None, None
-
-
-class _ScaleMixtureLogProb(torch.autograd.Function):
-    r"""Log-density of the scale mixture and its gradient, from one sigmoid and one log for each weight.
-
-    With r = p(wide | w), Bayes' rule reads log p(w) = log pi N(w; 0, std1^2) - log r(w). r never falls below its value
-    at w = 0, so its logarithm is finite for every w, and the gradient -w (r / std1^2 + (1 - r) / std2^2) never dies.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, w: Tensor, pi: float, std1: float, std2: float) -> Tensor:
-        precision1, precision2 = std1**-2, std2**-2
-        log_odds_at_zero = w.new_tensor(math.log(pi / std1) - math.log((1.0 - pi) / std2))
-        wide = torch.addcmul(log_odds_at_zero, w, w, value=0.5 * (precision2 - precision1)).sigmoid_()
-        ctx.save_for_backward(w, wide)
-        ctx.precisions = precision1, precision2
-        log_wide = w.shape[-1] * (math.log(pi / std1) - 0.5 * LOG_2PI) - 0.5 * precision1 * torch.linalg.vecdot(w, w)
-        return log_wide - wide.log().sum(-1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        w, wide = ctx.saved_tensors
-        precision1, precision2 = ctx.precisions
-        slope = (wide * (precision1 - precision2)).add_(precision2)
-        return slope.mul_(w).mul_(-grad.unsqueeze(-1)), None, None, None
 
 
 def _total(x: Tensor, dim: int) -> Tensor:

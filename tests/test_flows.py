@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bbb import recursion
-from bbb.flows import MatrixPlanarFlow, PlanarFlow
+from bbb.flows import PlanarFlow
+from bbb.matrix_flows import MatrixPlanarFlow
 
 SHAPE = (3, 4)
 DIM = 15
@@ -31,10 +32,10 @@ FAMILIES = {"planar": planar_flow, "matrix_planar": matrix_flow}
 both = pytest.mark.parametrize("family", FAMILIES)
 
 
-def one_by_one(z, uw, b):
-    """The composition of planar maps as in the paper, by autograd: the oracle."""
+def one_by_one(z, maps):
+    """The composition of planar maps (u, w, b) as in the paper, by autograd: the oracle."""
     log_det = 0.0
-    for u, w, bias in zip(*uw.unbind(0), b, strict=True):
+    for u, w, bias in maps:
         u_hat = u + (F.softplus(-w @ u) - 1) * w / (w @ w)
         t = torch.tanh(z @ w + bias)
         z, log_det = z + t.unsqueeze(1) * u_hat, log_det + torch.log((1 + (w @ u_hat) * (1 - t**2)).abs())
@@ -49,7 +50,7 @@ def test_all_at_once_equals_one_by_one_in_values_and_gradients(family, num_flows
     z = double(num_samples, DIM, seed=3).requires_grad_()
     weights, per_draw = double(num_samples, DIM, seed=4), double(num_samples, seed=5)
     results = []
-    for y, log_det in (flow(z), one_by_one(z, flow.vectors(), flow.b)):
+    for y, log_det in (flow(z), one_by_one(z, zip(*flow.vectors(), flow.b, strict=True))):
         assert log_det.shape == (num_samples,)
         loss = (y * weights).sum() + (log_det * per_draw).sum()
         results.append([y, log_det, *torch.autograd.grad(loss, [z, *flow.parameters()])])

@@ -6,7 +6,8 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 from torch.distributions import kl_divergence as reference_kl
 
 from bbb.flows import PlanarFlow
-from bbb.weights import FlowedGaussian, Gaussian, Independent, ScaleMixture, join
+from bbb.mixture import ScaleMixture
+from bbb.weights import FlowedGaussian, Gaussian, Independent, join
 
 DIM = 7
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from bbb import data, evaluation, machine, priors
 from bbb.data import Split
 from bbb.flows import PlanarFlow
 from bbb.network import BayesianMLP, layer_dims
 from bbb.training import Noise, Plan, Training
+from tests.test_flows import one_by_one
 
 SIZES = (784, 400, 400, 10)
 PLAN = Plan(
@@ -108,18 +109,6 @@ def flow_run(kind: str) -> Callable[[], None]:
             torch.autograd.backward([y, log_det], [grad, torch.ones(1)])
 
     return run
-
-
-def one_by_one(z: Tensor, maps: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Compose planar maps as in Rezende and Mohamed 2015, appendix A.1, by autograd."""
-    log_det = z.new_zeros(1)
-    for u, w, b in maps:
-        along = w @ u
-        u_hat = u + (F.softplus(-along) - 1.0) * w / (w @ w)
-        t = torch.tanh(z @ w + b)
-        z = z + t.unsqueeze(1) * u_hat
-        log_det = log_det + torch.log1p((w @ u_hat) * (1.0 - t.square()))
-    return z, log_det
 
 
 def compare(runs: dict[str, Callable[[], None]], rounds: int, steps: int) -> None:
