@@ -21,7 +21,7 @@ from bbb.runs import write_aside
 from bbb.weights import FlowedGaussian, WeightDistribution
 
 FORMAT = "bbb-weights-1"
-STATE_FORMAT = "bbb-state-1"
+STATE_FORMAT = "bbb-state-2"
 
 
 class WeightsError(InputError):

@@ -320,9 +320,11 @@ def test_the_readme_has_commands():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["blundell", "best"])
+@pytest.mark.parametrize("name", [name for name in experiment.NAMED if name != "transfer_naive"])  # shows what fails
 def test_named_configurations_learn_the_embedded_digits(in_tmp, name):
     """At their full length; logistic regression has an error of about 3 % on these 360 images."""
+    if name == "transfer":
+        run("with", "domain_a", "dataset=digits8x8")
     run("with", name, "dataset=digits8x8", "experiment_name=digits")
     result = json.loads((in_tmp / "results" / "digits" / "1" / "run.json").read_text())["result"]
     assert result["test_error"] < 4.0
