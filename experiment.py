@@ -30,11 +30,11 @@ from tqdm import tqdm
 with warnings.catch_warnings():  # Sacred imports pkg_resources, whose deprecation its users cannot mend
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from sacred import SETTINGS, Experiment
-    from sacred.observers import FileStorageObserver
     from sacred.run import Run
 
-from bbb import assembly, machine, pipeline, runs
-from bbb.errors import InputError
+from bbb import machine, pipeline, runs
+from bbb.errors import InputError, in_lines, refusing_bad_input
+from bbb.record import Recorder
 from bbb.settings import Settings, nearest
 from bbb.training import Epoch
 
@@ -67,30 +67,6 @@ for package in ("torch", "torchvision", "torchmetrics", "safetensors", "scikit-l
 ex.add_config(str(DEFAULT))
 for config_name, config_path in NAMED.items():
     ex.add_named_config(config_name, str(config_path))
-
-
-class Recorder(FileStorageObserver):
-    """Sacred's record of a run in a folder of its own, or in the folder of the run that is resumed."""
-
-    def __init__(self, experiment: Path, unfinished: Path | None) -> None:
-        super().__init__(experiment, source_dir=ROOT / "_sources")
-        self.unfinished = unfinished
-
-    def _make_run_dir(self, _id: str | None) -> None:
-        if self.unfinished is None:
-            super()._make_run_dir(_id)
-        else:
-            self.dir = str(self.unfinished)
-            (self.unfinished / "metrics.json").unlink(missing_ok=True)  # all epochs are logged again
-
-
-@contextmanager
-def refusing_bad_input() -> Iterator[None]:
-    """Turn an :class:`InputError` into its lines on standard error and exit status 1."""
-    try:
-        yield
-    except InputError as error:
-        raise SystemExit("\n".join(f"error: {line}" for line in str(error).splitlines())) from None
 
 
 @contextmanager
@@ -129,10 +105,10 @@ def judge(config: dict, command_name: str, logger: object) -> dict:
         with refusing_bad_input():
             settings = Settings.from_config({key: config[key] for key in config if key != "config_filename"})
             if command_name == "main":
-                pipeline.check(settings, ROOT)
                 folder = runs.experiment_folder(settings.experiment_name, ROOT)
                 unfinished = runs.find_unfinished(folder, config) if settings.resume else None
-                ex.observers[:] = [Recorder(folder, unfinished)]
+                pipeline.check(settings, ROOT, unfinished)
+                ex.observers[:] = [Recorder(folder, unfinished, ROOT / "_sources")]
     return {}
 
 
@@ -157,18 +133,25 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
             log(_run, epoch)
 
         with refusing_bad_input(), noticing_signals() as received:
-            if settings.pretrained is not None:
-                _run.info["source"] = assembly.source_record(settings, ROOT)
             try:
                 result = pipeline.run(
-                    settings, device, folder, on_epoch, on_step, on_step, lambda: bool(received), ROOT
+                    settings,
+                    device,
+                    folder,
+                    on_source=lambda record: _run.info.update(source=record),
+                    on_choice=on_step,
+                    on_step=on_step,
+                    on_epoch=on_epoch,
+                    should_stop=lambda: bool(received),
+                    root=ROOT,
                 ).as_dict()
             except pipeline.Stopped as stopped:
                 stopped.signal = received[0]
                 raise
     print(", ".join(f"{name} {value:.4g}" for name, value in result.items()))
     if folder is not None:
-        runs.publish(folder)
+        with refusing_bad_input():
+            runs.publish(folder)
     return result
 
 
@@ -233,7 +216,11 @@ def command_line(argv: list[str]) -> None:
     try:
         with refusing_bad_input():
             words = check_words(argv[1:])
+        ex.observers.clear()
         ex.run_commandline([argv[0], *words])
+        for recorder in ex.observers:
+            if recorder.problem is not None:
+                sys.exit(f"{in_lines(recorder.problem)}; then the same command with resume=True ends the run")
     except DocoptExit:
         sys.exit(f"error: cannot make sense of: {' '.join(argv[1:])}; see python experiment.py --help")
     except KeyboardInterrupt as interrupt:

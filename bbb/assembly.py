@@ -1,20 +1,23 @@
 """From settings to what an experiment is made of: data, source, network and prior."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bbb import checkpoint, data, priors, runs, transfer
+from bbb import checkpoint, data, machine, priors, runs, transfer
 from bbb.data import Split
-from bbb.network import BayesianMLP, layer_dims
+from bbb.network import BayesianMLP, layer_dims, num_weights
 from bbb.settings import Settings
 from bbb.weights import WeightDistribution
 
 _STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation", "source", "inflation")
+_TASK = ("dataset", "digits", "rotation")  # what a weights file tells of its task
 
 
 @dataclass(frozen=True)
@@ -48,27 +51,44 @@ def load_task(settings: Settings, device: torch.device) -> Task:
     return Task(train.to(device), validation.to(device) if validation is not None else None, test.to(device))
 
 
-def source_record(settings: Settings, root: Path) -> dict[str, str] | None:
-    """Find the weights file that the key ``pretrained`` names, if it names any: its path and its SHA-256.
+def source_record(pretrained: str, root: Path) -> dict[str, str]:
+    """Find the weights file that the key ``pretrained`` names: its path and its SHA-256.
 
     Raises:
-        bbb.runs.ResultsError: there is none.
+        bbb.runs.ResultsError: there is none, or it cannot be read.
+    """
+    path = runs.find_weights(pretrained, root)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise runs.ResultsError(f"pretrained={pretrained!r}: cannot read {path} ({error.strerror})") from None
+    return {"weights": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def load_source(
+    settings: Settings, root: Path, device: torch.device | None = None, started_with: Mapping[str, str] | None = None
+) -> Source | None:
+    """Load the weights that the key ``pretrained`` names, if it names any.
+
+    Args:
+        settings: the configuration.
+        root: the results folder.
+        device: where the network shall live.
+        started_with: the record of the source that a resumed run was started with; it must be the same.
+
+    Raises:
+        bbb.runs.ResultsError: there are no such weights, or they are others than the run was started with.
+        bbb.checkpoint.WeightsError: they are damaged.
     """
     if settings.pretrained is None:
         return None
-    path = runs.find_weights(settings.pretrained, root)
-    return {"weights": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def load_source(settings: Settings, root: Path, device: torch.device | None = None) -> Source | None:
-    """Load the weights that the key ``pretrained`` names, if it names any.
-
-    Raises:
-        bbb.runs.ResultsError: there are no such weights.
-        bbb.checkpoint.WeightsError: they are damaged.
-    """
-    record = source_record(settings, root)
-    return None if record is None else Source(record, *checkpoint.load_weights(Path(record["weights"]), device))
+    if started_with is None:
+        record = source_record(settings.pretrained, root)
+    else:
+        record = _same_source(settings.pretrained, root, started_with)
+    network, about = checkpoint.load_weights(Path(record["weights"]), device)
+    _check_about(Path(record["weights"]), network, about)
+    return Source(record, network, about)
 
 
 def load_source_test(settings: Settings, source: Source, device: torch.device) -> Split | None:
@@ -76,11 +96,17 @@ def load_source_test(settings: Settings, source: Source, device: torch.device) -
 
     Raises:
         bbb.data.DataError: the data are not there or damaged.
+        bbb.checkpoint.WeightsError: the weights are not for images of that size.
     """
     about = source.about
     if not {"dataset", "digits"} <= about.keys():
         return None
     _, test = data.load(about["dataset"], data.data_root(settings.data_dir))
+    if test.images.shape[1] != source.network.sizes[0]:
+        raise checkpoint.WeightsError(
+            f"{source.record['weights']}: its layers start with {source.network.sizes[0]} units, the images of its "
+            f"dataset={about['dataset']} have {test.images.shape[1]} pixels"
+        )
     return data.rotate(data.select(test, about["digits"]), about.get("rotation", 0.0)).to(device)
 
 
@@ -100,6 +126,7 @@ def create(
     """
     device = task.train.labels.device
     sizes = (task.train.images.shape[1], *[settings.num_hidden] * settings.num_layers, len(settings.digits))
+    _check_memory(settings, sizes, device)
     init = generator(settings, "init")
     fresh = BayesianMLP.initial(sizes, settings.init_std, init, settings.num_flows, settings.flow).to(device)
     keep_head = source is not None and (settings.prior != "posterior" or _keeps_head(settings, source))
@@ -129,11 +156,52 @@ def generator(settings: Settings, stream: str, device: torch.device | None = Non
     return torch.Generator(device or torch.device("cpu")).manual_seed(stream_seed(settings, stream))
 
 
+def _same_source(pretrained: str, root: Path, started_with: Mapping[str, str]) -> dict[str, str]:
+    """Find the weights that a resumed run was started with: where they were, else under the name ``pretrained``."""
+    for name in (started_with["weights"], pretrained):
+        with contextlib.suppress(runs.ResultsError):
+            record = source_record(name, root)
+            if record["sha256"] == started_with["sha256"]:
+                return record
+    raise runs.ResultsError(
+        f"resume=True: the run was started with pretrained={pretrained!r} when that meant {started_with['weights']}, "
+        "which is gone or has changed; start again without resume=True"
+    )
+
+
+def _check_about(path: Path, network: BayesianMLP, about: Mapping[str, object]) -> None:
+    """Refuse what weights tell of their task if no run of ours could have written it: it may come from anyone."""
+    wrong = [key for key in _TASK if key in about and not Settings.accepts(key, about[key])]
+    if not wrong and "digits" in about and len(about["digits"]) != network.sizes[-1]:
+        wrong = ["digits"]
+    if wrong:
+        told = ", ".join(f"{key}={about[key]!r}" for key in wrong)
+        raise checkpoint.WeightsError(f"{path}: tells what cannot be of the data it was trained on: {told:.200}")
+
+
 def _keeps_head(settings: Settings, source: Source) -> bool:
     if settings.head == "auto":
         there = source.about.get("dataset"), source.about.get("digits")
         return there == (settings.dataset, list(settings.digits))
     return settings.head == "keep"
+
+
+def _check_memory(settings: Settings, sizes: Sequence[int], device: torch.device) -> None:
+    """Refuse a network whose training could not fit the memory: the posterior, its gradient, Adam's state, the draws.
+
+    Raises:
+        bbb.machine.DeviceError: it is too large.
+    """
+    dim = num_weights(sizes)
+    flows = dim if settings.flow == "planar" else sum(fan_in + fan_out for fan_in, fan_out in pairwise(sizes))
+    needed = 4 * (4 * 2 * (dim + settings.num_flows * flows) + 3 * settings.num_samples * dim)
+    there = machine.memory(device)
+    if needed > there:
+        raise machine.DeviceError(
+            f"num_hidden={settings.num_hidden}: training {dim:,} weights with num_layers={settings.num_layers}, "
+            f"num_flows={settings.num_flows} and num_samples={settings.num_samples} takes {needed / 2**30:,.0f} GiB, "
+            f"{device} has {there / 2**30:,.0f}; make one of them smaller"
+        )
 
 
 def _check_layout(settings: Settings, source: Source, sizes: Sequence[int], keep_head: bool) -> None:

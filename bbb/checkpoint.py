@@ -1,13 +1,13 @@
 """File formats: weights as safetensors, with the layout in the metadata; the state of a training as tensors.
 
-Nothing here can execute what it reads.
+Both hold a checksum of all they hold, so that damage is refused. Nothing here can execute what it reads.
 """
 
+import hashlib
 import io
 import json
 import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,12 +16,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bbb.errors import InputError
+from bbb.files import write_aside
 from bbb.network import FLOWS, BayesianMLP, num_weights
-from bbb.runs import write_aside
 from bbb.weights import FlowedGaussian, WeightDistribution
 
-FORMAT = "bbb-weights-1"
-STATE_FORMAT = "bbb-state-2"
+FORMAT = "bbb-weights-2"
+STATE_FORMAT = "bbb-state-3"
+DTYPES = (torch.float32, torch.float64)
+_INSTEAD = "start again without resume=True, or put a sound copy in its place"
 
 
 class WeightsError(InputError):
@@ -43,7 +45,7 @@ def save_weights(path: Path, network: BayesianMLP, about: Mapping[str, object] |
     layout = {"format": FORMAT, "sizes": list(network.sizes), **_flavour(network.posterior)}
     metadata = {key: json.dumps(value) for key, value in {**(about or {}), **layout}.items()}
     tensors = {name: value.cpu().contiguous() for name, value in network.posterior.state_dict().items()}
-    write_aside(path, save(tensors, metadata))
+    write_aside(path, save(tensors, {**metadata, "sha256": _checksum(metadata, tensors)}))
 
 
 def load_weights(path: Path, device: torch.device | None = None) -> tuple[BayesianMLP, dict[str, object]]:
@@ -64,22 +66,31 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
     try:
         sizes = [int(size) for size in about["sizes"]]
         flow, num_flows = about["flow"], int(about["num_flows"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
-    if num_flows and flow not in FLOWS:
+    if num_flows < 0 or (num_flows and flow not in FLOWS) or len(sizes) < 2 or min(sizes) < 1:
         raise WeightsError(f"{path}: the layout in its metadata is damaged")
-    misfit = WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
-    mean = tensors.get("base.mean" if num_flows else "mean", torch.empty(0))
-    if len(sizes) < 2 or min(sizes) < 1 or mean.shape != (num_weights(sizes),) or num_flows > len(mean):
-        raise misfit
-    network = BayesianMLP.initial(sizes, 1.0, torch.Generator(), num_flows, flow or "planar").to(mean.dtype)
-    wanted = {name: value.shape for name, value in network.posterior.state_dict().items()}
+    network = _blank(sizes, num_flows, flow, tensors)
+    wanted = {} if network is None else {name: value.shape for name, value in network.posterior.state_dict().items()}
     if wanted != {name: value.shape for name, value in tensors.items()}:
-        raise misfit
+        raise WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
     if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
     network.posterior.load_state_dict(tensors)
     return network.to(device), about
+
+
+def _blank(sizes: Sequence[int], num_flows: int, flow: str | None, tensors: Mapping[str, Tensor]) -> BayesianMLP | None:
+    """Make a network to load tensors into; None where they are too few for it, since it might not fit the memory."""
+    dim, there = num_weights(sizes), sum(value.numel() for value in tensors.values())
+    dtypes = {value.dtype for value in tensors.values()}
+    if there < 2 * dim or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
+        return None
+    if num_flows:
+        single = BayesianMLP.initial(sizes, 1.0, torch.Generator(), 1, flow)
+        if there < num_flows * sum(parameter.numel() for parameter in single.posterior.flows.parameters()):
+            return None
+    return BayesianMLP.initial(sizes, 1.0, torch.Generator(), num_flows, flow or "planar").to(*dtypes)
 
 
 def _flavour(posterior: WeightDistribution) -> dict[str, object]:
@@ -98,26 +109,30 @@ def save_state(path: Path, state: Mapping[str, object]) -> None:
         state: tensors, numbers, strings, lists and dictionaries.
     """
     buffer = io.BytesIO()
-    torch.save({"format": STATE_FORMAT, **state}, buffer)
-    write_aside(path, buffer.getvalue())
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
+    write_aside(path, f"{STATE_FORMAT} {hashlib.sha256(content).hexdigest()}\n".encode() + content)
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, object]:
     """Read what :func:`save_state` wrote; refuses anything that could execute code.
 
     Raises:
-        StateError: the file is damaged or of another version.
+        StateError: the file cannot be read, is damaged or is of another version.
     """
-    if not zipfile.is_zipfile(path):  # older formats are pickles, which PyTorch would read with a warning
-        raise StateError(f"{path}: cannot be read, is it damaged?")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StateError(f"{path}: cannot be read, is it damaged? ({reason})") from None
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-        raise StateError(f"{path}: not a checkpoint of this version (wanted format {STATE_FORMAT})")
-    return state
+        head, _, content = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read ({error.strerror})") from None
+    version, _, checksum = head.partition(b" ")
+    if version != STATE_FORMAT.encode():
+        raise StateError(f"{path}: damaged, or a checkpoint of another version (wanted {STATE_FORMAT}); {_INSTEAD}")
+    if checksum != hashlib.sha256(content).hexdigest().encode():
+        raise StateError(f"{path}: damaged, its checksum is not that of its content; {_INSTEAD}")
+    try:
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError):  # a checksum is no proof of origin
+        raise StateError(f"{path}: not a checkpoint, it holds what is not plain data; {_INSTEAD}") from None
 
 
 def _read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -125,10 +140,24 @@ def _read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
         raise WeightsError(f"{path}: there is no such weights file")
     try:
         with safe_open(path, framework="pt") as file:
-            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (SafetensorError, OSError, ValueError) as error:
+        checksum = metadata.pop("sha256", None)
+        about = {key: json.loads(value) for key, value in metadata.items()}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: is not a weights file, or is damaged ({error})") from None
     if about.get("format") != FORMAT:
         raise WeightsError(f"{path}: not a weights file of this version (wanted format {FORMAT})")
+    if checksum != _checksum(metadata, tensors):
+        raise WeightsError(f"{path}: damaged, its checksum is not that of its content")
     return about, tensors
+
+
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Compute the SHA-256 of metadata and tensors, in whatever order and with whatever blanks a file holds them."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

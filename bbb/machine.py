@@ -1,7 +1,10 @@
 """The machine a run is on: device, threads and allocator."""
 
+import contextlib
 import ctypes
+import os
 import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -11,7 +14,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class DeviceError(InputError):
-    """A device that is not there."""
+    """A device that is not there, or too small."""
 
 
 def find_device(name: str) -> torch.device:
@@ -28,6 +31,30 @@ def find_device(name: str) -> torch.device:
         there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(num_gpus))])
         raise DeviceError(f"device={name!r}: is not there; this machine has {there} (or write device=auto)")
     return device
+
+
+def memory(device: torch.device) -> int:
+    """Return the memory of a device in bytes: what it has, not what is free."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn a failure to get memory into one line.
+
+    Raises:
+        DeviceError: there was not enough.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # PyTorch's own is a RuntimeError, on the CPU without a type
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise DeviceError(
+                "the memory is full; make num_hidden, num_layers, num_flows, num_samples or batch_size smaller"
+            ) from None
+        raise
 
 
 def set_up(num_threads: int | None) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from bbb import checkpoint, evaluation, figures, machine, runs, training, transfer
 from bbb.assembly import Source, Task, create, generator, load_source, load_source_test, load_task, stream_seed
+from bbb.files import write_aside
 from bbb.network import BayesianMLP
 from bbb.settings import Settings
 from bbb.training import Epoch
@@ -48,20 +49,22 @@ class Stopped(KeyboardInterrupt):
     """The run was asked to stop; where it leaves files, its state is saved."""
 
 
-def check(settings: Settings, root: Path) -> None:
+def check(settings: Settings, root: Path, resumed: Path | None = None) -> None:
     """Find out, before any work starts, whether the things that settings name are there and sound.
 
     Args:
         settings: the configuration.
         root: the results folder.
+        resumed: the folder of the run to resume.
 
     Raises:
-        bbb.errors.InputError: the device, the data, the pretrained weights or the results folder cannot be used; the
-            message says which, and what to do.
+        bbb.errors.InputError: the device, the data, the pretrained weights, the results folder or the checkpoint cannot
+            be used; the message says which, and what to do.
     """
-    machine.find_device(settings.device)
+    device = machine.find_device(settings.device)
     task = load_task(settings, torch.device("cpu"))
-    source = load_source(settings, root)
+    state = load_progress(resumed, device) if resumed else None
+    source = load_source(settings, root, started_with=state["source"] if state else None)
     create(settings, task, source)
     if settings.prior == "posterior":
         load_source_test(settings, source, torch.device("cpu"))
@@ -72,9 +75,11 @@ def run(
     settings: Settings,
     device: torch.device,
     folder: Path | None = None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    on_step: Callable[[int, int], None] = lambda step, num_steps: None,
+    *,
+    on_source: Callable[[dict[str, str]], None] = lambda record: None,
     on_choice: Callable[[int, int], None] = lambda step, num_steps: None,
+    on_step: Callable[[int, int], None] = lambda step, num_steps: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     should_stop: Callable[[], bool] = lambda: False,
     root: Path = Path(runs.RESULTS),
 ) -> Result:
@@ -83,11 +88,12 @@ def run(
     Args:
         settings: the configuration.
         device: where to compute.
-        folder: where ``log.txt``, ``weights.safetensors`` and ``training.png`` go, and a checkpoint after each epoch
-            while it trains; None to leave no files.
+        folder: where ``log.txt``, ``weights.safetensors`` and ``training.png`` go, and a checkpoint, which stays until
+            :func:`bbb.runs.finish` says that the result is safe too; None to leave no files.
+        on_source: called with the path and the SHA-256 of the weights that ``pretrained`` names.
+        on_choice: called after each step of choosing ``prior_inflation=auto``, with the number done and that of all.
+        on_step: the same while training.
         on_epoch: called with what each epoch measured, first with those before a resumption.
-        on_step: called after each training step with the number done and the number in all.
-        on_choice: the same while ``prior_inflation=auto`` is chosen, before training.
         should_stop: asked after each step; where it says so, the state is saved and the run ends by :class:`Stopped`.
         root: the results folder, in which ``pretrained`` is looked up.
 
@@ -99,15 +105,18 @@ def run(
         bbb.training.DivergedError: the loss became NaN or infinite.
         Stopped: ``should_stop`` said so.
     """
+    state = load_progress(folder, device) if settings.resume else None
     task = load_task(settings, device)
-    state = _load_progress(folder, device) if settings.resume else None
-    source = load_source(settings, root, device)
+    source = load_source(settings, root, device, state["source"] if state else None)
+    if source is not None:
+        on_source(source.record)
     on_choice, on_step = (partial(_tell, report, should_stop) for report in (on_choice, on_step))
     inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source, on_choice)
     network, prior = create(settings, task, source, inflation)
     plan = settings.subset(training.Plan)
     process = training.Training(network, prior, task.train, task.validation, plan, _noise(settings, device))
-    history = _train(process, state, folder, inflation, settings.checkpoint_minutes, on_epoch, on_step)
+    about = {"prior_inflation": inflation, "source": source.record if source else None}
+    history = _train(process, state, folder, about, settings.checkpoint_minutes, on_epoch, on_step)
     result = _evaluate(settings, task, network, prior, history)
     if settings.prior == "posterior":
         error = _source_error(settings, source, network, device)
@@ -128,25 +137,27 @@ def _train(
     process: training.Training,
     state: dict[str, object] | None,
     folder: Path | None,
-    inflation: float,
+    about: dict[str, object],
     checkpoint_minutes: float,
     on_epoch: Callable[[Epoch], None],
     on_step: Callable[[int, int], None],
 ) -> list[Epoch]:
     """Train, from ``state`` if there is one, saving the progress; returns what all epochs measured."""
     history = []
-    if state:
-        process.load_state_dict(state)
-        history = [Epoch(**epoch) for epoch in state["history"]]
-    for epoch in history:
-        on_epoch(epoch)
     saved_at = time.monotonic()
 
     def save() -> None:
         nonlocal saved_at
         if folder is not None:
-            _save_progress(folder, process, history, inflation)
+            _save_progress(folder, process, history, about)
         saved_at = time.monotonic()
+
+    if state:
+        history = _restore(process, state, folder)
+    else:
+        save()
+    for epoch in history:
+        on_epoch(epoch)
 
     def after_step(step: int, num_steps: int) -> None:
         on_step(step, num_steps)
@@ -185,20 +196,39 @@ def _source_error(settings: Settings, source: Source, network: BayesianMLP, devi
     return transfer.source_error(network, source.network, test, settings.num_test_samples, draws)
 
 
-def _load_progress(folder: Path | None, device: torch.device) -> dict[str, object]:
-    """Read the last checkpoint of the run in a folder."""
-    if folder is None or not (folder / runs.CHECKPOINT).is_file():
-        raise runs.ResultsError(f"resume=True: there is no checkpoint in {folder}")
-    return checkpoint.load_state(folder / runs.CHECKPOINT, device)
+def load_progress(folder: Path | None, device: torch.device) -> dict[str, object]:
+    """Read the last checkpoint of a run: the training's state, and what was chosen before it.
+
+    Raises:
+        bbb.checkpoint.StateError: there is none, or it is damaged.
+    """
+    if folder is None:
+        raise checkpoint.StateError("resume=True: without files there is nothing to resume from")
+    state = checkpoint.load_state(folder / runs.CHECKPOINT, device)
+    if not isinstance(state, dict) or not {"history", "prior_inflation", "source"} <= state.keys():
+        raise checkpoint.StateError(f"{folder / runs.CHECKPOINT}: not the checkpoint of a run")
+    return state
 
 
-def _save_progress(folder: Path, process: training.Training, history: list[Epoch], inflation: float) -> None:
+def _restore(process: training.Training, state: dict[str, object], folder: Path) -> list[Epoch]:
+    """Bring a training to where a checkpoint was saved; returns what its epochs measured.
+
+    Raises:
+        bbb.checkpoint.StateError: the checkpoint is that of another training.
+    """
+    try:
+        process.load_state_dict(state)
+        return [Epoch(**epoch) for epoch in state["history"]]
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        raise checkpoint.StateError(f"{folder / runs.CHECKPOINT}: the checkpoint of another training") from None
+
+
+def _save_progress(folder: Path, process: training.Training, history: list[Epoch], about: dict[str, object]) -> None:
     """Save the state first: a log line is written for epochs that are safe."""
-    epochs = [asdict(epoch) for epoch in history]
-    state = {**process.state_dict(), "history": epochs, "prior_inflation": inflation}
+    state = {**process.state_dict(), **about, "history": [asdict(epoch) for epoch in history]}
     checkpoint.save_state(folder / runs.CHECKPOINT, state)
     lines = [describe(epoch, process.plan.num_epochs) for epoch in history]
-    runs.write_aside(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
+    write_aside(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
 
 
 def _save_result(
@@ -214,7 +244,6 @@ def _save_result(
     checkpoint.save_weights(folder / runs.WEIGHTS, network, about)
     title = f"{settings.experiment_name}: test error {result.test_error:.2f} %, NLL {result.test_nll:.4f}"
     save_figure(folder / "training.png", figures.training_curves(history, title))
-    (folder / runs.CHECKPOINT).unlink()
 
 
 def describe(epoch: Epoch, num_epochs: int) -> str:
@@ -232,7 +261,7 @@ def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure aside and move it into place."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format="png")
-    runs.write_aside(path, buffer.getvalue())
+    write_aside(path, buffer.getvalue())
 
 
 def _noise(settings: Settings, device: torch.device) -> training.Noise:

@@ -4,7 +4,6 @@ Beside the run folders lie ``log.txt``, ``weights.safetensors`` and ``training.p
 links through ``latest``, a link to that run's folder, so that all three change in one move.
 """
 
-import contextlib
 import json
 import os
 import tempfile
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bbb.errors import InputError
+from bbb.files import LOCK, link, write_aside
 from bbb.settings import RESULTS
 
 PUBLISHED = ("log.txt", "weights.safetensors", "training.png")
@@ -53,30 +53,15 @@ def check_writable(folder: Path) -> None:
     Raises:
         ResultsError: it could not.
     """
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    there = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder):
+        with tempfile.TemporaryDirectory(dir=there):
             pass
     except OSError as error:
         raise ResultsError(
             f"{folder}: results cannot be written there ({error.strerror}); make it writable or choose another "
             "experiment_name"
         ) from None
-    finally:
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file under another name and move it into place in one step."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def publish(run_folder: Path) -> None:
@@ -86,10 +71,10 @@ def publish(run_folder: Path) -> None:
     """
     experiment = run_folder.parent
     try:
-        _link(Path(run_folder.name), experiment / "latest")
+        link(Path(run_folder.name), experiment / "latest")
         for name in PUBLISHED:
             if not (experiment / name).is_symlink():
-                _link(Path("latest") / name, experiment / name)
+                link(Path("latest") / name, experiment / name)
     except OSError:
         for name in PUBLISHED:
             write_aside(experiment / name, (run_folder / name).read_bytes())
@@ -117,28 +102,35 @@ def find_weights(pretrained: str, root: Path = Path(RESULTS)) -> Path:
 
 
 def find_unfinished(experiment: Path, config: Mapping[str, object]) -> Path:
-    """Find the last run of an experiment that was stopped after it had saved a checkpoint.
+    """Find the last run of an experiment that was stopped, or is at work, with a configuration.
 
     Args:
         experiment: the experiment's folder.
-        config: what to continue with; it must be the run's own, but for where things are.
+        config: what the run was started with, but for where things are.
 
     Returns:
         The run's folder.
 
     Raises:
-        ResultsError: there is none, or its configuration was another.
+        ResultsError: there is none, or all had another configuration; the message tells in what the last one differs.
     """
-    stopped = [run for run in find_runs(experiment) if (run.folder / CHECKPOINT).is_file()]
+    stopped = [run for run in find_runs(experiment) if run.folder.parent == experiment and _is_unfinished(run)]
     if not stopped:
         raise ResultsError(f"resume=True: there is no unfinished run in {experiment}; leave resume away to start one")
+    wanted = _hashable(config)
+    differing = {run.folder: _differing(wanted, _hashable(run.config)) for run in stopped}
+    same = [folder for folder, keys in differing.items() if not keys]
+    if same:
+        return same[-1]
     run = stopped[-1]
-    wanted, started_with = _hashable(config), _hashable(run.config)
-    differing = [key for key in wanted if key not in _MAY_CHANGE and wanted[key] != started_with.get(key)]
-    if differing:
-        changes = ", ".join(f"{key}={config[key]!r} (was {run.config.get(key)!r})" for key in differing)
-        raise ResultsError(f"resume=True: {run.folder} was started with another configuration: {changes}")
-    return run.folder
+    changes = ", ".join(f"{key}={config[key]!r} (was {run.config.get(key)!r})" for key in differing[run.folder])
+    raise ResultsError(f"resume=True: {run.folder} was started with another configuration: {changes}")
+
+
+def finish(run_folder: Path) -> None:
+    """Remove what only a run that may yet be resumed needs: its checkpoint, then the claim on its folder."""
+    (run_folder / CHECKPOINT).unlink(missing_ok=True)
+    (run_folder / LOCK).unlink(missing_ok=True)
 
 
 def find_runs(root: Path = Path(RESULTS), **config: object) -> list[Run]:
@@ -150,13 +142,6 @@ def find_runs(root: Path = Path(RESULTS), **config: object) -> list[Run]:
     """
     runs = [_read_run(path.parent) for path in sorted(root.rglob("run.json"), key=_order)]
     return [run for run in runs if run is not None and config.items() <= _hashable(run.config).items()]
-
-
-def _link(target: Path, path: Path) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(target)
-    os.replace(aside, path)
 
 
 def _completed(root: Path) -> Iterator[str]:
@@ -175,9 +160,19 @@ def _read_run(folder: Path) -> Run | None:
     try:
         record = json.loads((folder / "run.json").read_text())
         config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(config, dict):
         return None
     return Run(folder, record.get("status", "UNKNOWN"), config, record.get("result") or {})
+
+
+def _is_unfinished(run: Run) -> bool:
+    return run.status != "COMPLETED" and (run.folder / CHECKPOINT).is_file()
+
+
+def _differing(wanted: Mapping[str, object], config: Mapping[str, object]) -> list[str]:
+    return [key for key in wanted if key not in _MAY_CHANGE and wanted[key] != config.get(key)]
 
 
 def _hashable(config: Mapping[str, object]) -> dict[str, object]:

@@ -7,9 +7,9 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from bbb.errors import InputError
@@ -170,6 +170,16 @@ class Settings:
         except ValidationError as errors:
             lines = [cls._explain(error, config) for error in errors.errors(include_url=False)]
             raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+
+    @classmethod
+    def accepts(cls, key: str, value: Any) -> bool:
+        """Tell whether a key could have a value, whatever the other keys are."""
+        judge = TypeAdapter(get_type_hints(cls, include_extras=True)[key], config=ConfigDict(strict=True))
+        try:
+            judge.validate_python(value)
+        except ValidationError:
+            return False
+        return True
 
     @classmethod
     def _explain(cls, error: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from bbb import assembly, checkpoint, evaluation, pipeline, transfer
+from bbb import assembly, checkpoint, evaluation, pipeline, runs, transfer
 from bbb.errors import InputError
 from bbb.settings import Settings
 from tests.conftest import REPOSITORY
@@ -36,6 +36,7 @@ def test_runs_without_a_folder_and_repeats_exactly(in_tmp):
 def test_leaves_log_weights_and_plot(in_tmp):
     epochs = []
     result = pipeline.run(settings(), CPU, in_tmp, on_epoch=epochs.append)
+    runs.finish(in_tmp)
     assert {path.name for path in in_tmp.iterdir()} == {"log.txt", "weights.safetensors", "training.png"}
     lines = (in_tmp / "log.txt").read_text().splitlines()
     assert lines == [pipeline.describe(epoch, 2) for epoch in epochs]
