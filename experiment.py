@@ -30,12 +30,13 @@ from tqdm import tqdm
 with warnings.catch_warnings():  # Sacred imports pkg_resources, whose deprecation its users cannot mend
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from sacred import SETTINGS, Experiment
+    from sacred.config import ConfigDict
     from sacred.run import Run
 
 from bbb import machine, pipeline, runs
 from bbb.errors import InputError, in_lines, refusing_bad_input
 from bbb.record import Recorder
-from bbb.settings import Settings, nearest
+from bbb.settings import Settings, load_file, nearest, parse_value
 from bbb.training import Epoch
 
 ROOT = Path(runs.RESULTS)
@@ -202,11 +203,17 @@ def check_words(words: list[str]) -> list[str]:
     take_a_value = {flag for option in ex.all_cli_options if option.arg for flag in option.get_flags()}
     checked = list(words)
     for i, word in enumerate(words):
-        if "with" not in words[:i] or "=" in word or word.startswith("-") or words[i - 1] in take_a_value:
+        if "with" not in words[:i] or word.startswith("-") or words[i - 1] in take_a_value:
             continue
-        if word in NAMED:
+        key, is_change, value = word.partition("=")
+        if is_change:
+            parse_value(key, value)
+        elif word in NAMED:
             checked[i] = str(NAMED[word]) if Path(word).is_file() else word
-        elif not (Path(word).is_file() and Path(word).suffix in (".yaml", ".yml", ".json")):
+        elif Path(word).is_file() and Path(word).suffix in (".yaml", ".yml", ".json"):
+            checked[i] = f"the file of word {i}"  # not a path: Sacred would read that itself, and create objects
+            ex.named_configs[checked[i]] = ConfigDict(load_file(Path(word)))
+        else:
             raise InputError(f"{word}: unknown named configuration{nearest(word, NAMED)}")
     return checked
 

@@ -3,12 +3,16 @@
 Defaults and explanations for users are in ``configs/default.yaml``, which has exactly these keys.
 """
 
+import ast
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import yaml
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
@@ -20,6 +24,52 @@ _RESERVED = re.compile(r"\d+|latest|\.{1,2}|_.*")
 
 class SettingsError(InputError):
     """A configuration that cannot be run; the message has one line for each key that is wrong."""
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """Read the keys that a YAML or JSON file sets, as plain data: unlike Sacred's reader this one creates no objects.
+
+    Raises:
+        SettingsError: it cannot be read, or holds more than keys and plain values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{path}: cannot be read as a configuration ({reason:.200})") from None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise SettingsError(f"{path}: must hold keys and values, as in configs/default.yaml")
+    for key, value in config.items():
+        check_plain(f"{path}: {key}", value)
+    return config
+
+
+def check_plain(key: str, value: Any) -> None:
+    """Refuse what is not a number, a text, a list of such, True, False or None.
+
+    Raises:
+        SettingsError: it is something else.
+    """
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not all(each is None or isinstance(each, (bool, int, float, str)) for each in values):
+        raise SettingsError(f"{key}={value!r:.80}: must be a number, a text, a list of them, True, False or None")
+
+
+def parse_value(key: str, text: str) -> Any:
+    """Read a value as Python writes it; what is not written so is a text.
+
+    Raises:
+        SettingsError: it is not plain (see :func:`check_plain`).
+    """
+    try:
+        value = ast.literal_eval(text.strip())
+    except (SyntaxError, ValueError):
+        return text
+    except (MemoryError, RecursionError):
+        raise SettingsError(f"{key}: its value is nested too deeply") from None
+    check_plain(key, value)
+    return value
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

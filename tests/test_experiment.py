@@ -143,6 +143,9 @@ def test_transfer_from_another_layout_is_refused(in_tmp, capsys, words, line):
         (["with"], "with: name a configuration"),
         (["help", "me"], "help: there is help for"),
         (["--nonsense"], "cannot make sense of: --nonsense"),
+        (["with", "lr={'py/reduce': []}"], "lr={'py/reduce': []}: must be a number, a text, a list"),
+        (["with", "experiment_name=b'x'"], "experiment_name=b'x': must be a number, a text, a list"),
+        (["with", "num_hidden=8192", "num_layers=32", "num_flows=256", *TINY[:2]], "num_hidden=8192: training 2,"),
         (["with", "num_flow=3"], "num_flow: unknown key; did you mean 'num_flows'?"),
         (["with", "num_flows=abc"], "num_flows='abc': must be a whole number from 0"),
         (["with", "num_flows=-1"], "num_flows=-1: must be a whole number from 0"),
@@ -197,6 +200,30 @@ def test_a_configuration_file_of_the_user_is_read(in_tmp):
     (in_tmp / "mine.yaml").write_text("experiment_name: mine\nlr: 0.01\n")
     run("with", "mine.yaml", *TINY)
     assert json.loads((in_tmp / "results" / "mine" / "1" / "config.json").read_text())["lr"] == 0.01
+
+
+HOSTILE = {
+    "a.json": '{"lr": {"py/reduce": [{"py/function": "builtins.print"}, {"py/tuple": ["executed"]}]}}',
+    "a.yaml": "lr: !!python/object/apply:builtins.print [executed]",
+    "b.yaml": "- lr",
+    "c.yaml": "1: 2",
+    "d.yaml": "lr: {a: 1}",
+    "e.json": "{",
+    "f.json": "[" * 100_000,
+    "g.yaml": "\0",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_or_broken_configuration_file_is_refused_and_not_executed(in_tmp, capsys, name):
+    (in_tmp / name).write_text(HOSTILE[name])
+    with pytest.raises(SystemExit) as stop:
+        run("with", name, *TINY)
+    assert re.match(
+        rf"error: {name}: .*(cannot be read as a conf|must hold keys and values|must be a number)", stop.value.code
+    )
+    assert capsys.readouterr() == ("", "")
+    assert not (in_tmp / "results").exists()
 
 
 def test_print_config_explains_every_key(in_tmp, capsys):
