@@ -133,7 +133,7 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
             bar.write(pipeline.describe(epoch, settings.num_epochs), file=sys.stdout)
             log(_run, epoch)
 
-        with refusing_bad_input(), noticing_signals() as received:
+        with refusing_bad_input(), machine.enough_memory(), noticing_signals() as received:
             try:
                 result = pipeline.run(
                     settings,
@@ -148,6 +148,7 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
                 ).as_dict()
             except pipeline.Stopped as stopped:
                 stopped.signal = received[0]
+                stopped.saved = folder is not None and (folder / runs.CHECKPOINT).is_file()
                 raise
     print(", ".join(f"{name} {value:.4g}" for name, value in result.items()))
     if folder is not None:
@@ -231,7 +232,11 @@ def command_line(argv: list[str]) -> None:
     except DocoptExit:
         sys.exit(f"error: cannot make sense of: {' '.join(argv[1:])}; see python experiment.py --help")
     except KeyboardInterrupt as interrupt:
-        print("stopped; the same command with resume=True goes on from the last checkpoint", file=sys.stderr)
+        saved = getattr(interrupt, "saved", True)
+        what_next = (
+            "with resume=True goes on from the last checkpoint" if saved else "starts again; nothing was saved yet"
+        )
+        print(f"stopped; the same command {what_next}", file=sys.stderr)
         sys.exit(128 + getattr(interrupt, "signal", signal.SIGINT))
 
 

@@ -46,7 +46,7 @@ class Result:
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop; where it leaves files, its state is saved."""
+    """The run was asked to stop; where it leaves files and training had begun, its state is saved."""
 
 
 def check(settings: Settings, root: Path, resumed: Path | None = None) -> None:

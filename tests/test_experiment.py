@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import experiment
-from bbb import objective
+from bbb import checkpoint, objective
+from bbb.network import BayesianMLP
 from tests.conftest import REPOSITORY
 
 TINY = ["dataset=digits8x8", "num_epochs=1", "num_hidden=8", "num_test_samples=3", "num_threads=1"]
@@ -316,6 +317,67 @@ def test_a_signal_in_mid_epoch_finishes_the_step_and_saves(in_tmp, capsys, monke
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     results = [json.loads((path / "run.json").read_text())["result"] for path in (folder, whole)]
     assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
+
+
+def test_a_run_stopped_while_its_prior_is_chosen_says_that_nothing_was_saved(in_tmp, capsys, monkeypatch):
+    run("with", "domain_a", *TINY)
+    monkeypatch.setattr("bbb.transfer.source_error", None)  # not reached
+    measure = objective.log_likelihood_loss
+
+    def measure_and_signal(logits, labels):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return measure(logits, labels)
+
+    monkeypatch.setattr(objective, "log_likelihood_loss", measure_and_signal)
+    with pytest.raises(SystemExit) as stop:
+        run("with", "transfer", "prior_inflation=auto", *TINY)
+    assert stop.value.code == 143
+    assert capsys.readouterr().err == "stopped; the same command starts again; nothing was saved yet\n"
+    assert not (in_tmp / "results" / "transfer" / "1" / ".lock").exists()
+
+
+def test_a_resumed_run_goes_on_with_the_source_it_was_started_with(in_tmp, capsys, monkeypatch):
+    words = [*TINY, "num_epochs=2", "steps_per_epoch=1"]
+    run("with", "domain_a", *words)
+    run("with", "transfer", *words, "experiment_name=whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(SystemExit):
+            run("with", "transfer", *words)
+    run("with", "domain_a", *words, "seed=2")  # now domain_a means another run
+    capsys.readouterr()
+    source = in_tmp / "results" / "domain_a" / "1" / "weights.safetensors"
+    source.rename(in_tmp / "elsewhere")
+    (line,) = refused(capsys, "with", "transfer", *words, "resume=True")[-1:]
+    assert re.match(
+        r"error: resume=True: the run was started with pretrained='domain_a' when that meant .*/1/weig", line
+    )
+    (in_tmp / "elsewhere").rename(source)
+    run("with", "transfer", *words, "resume=True")
+    ours, theirs = (load_file(in_tmp / "results" / name / "weights.safetensors") for name in ("transfer", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (
+            {"digits": [0, 1, 2, 3, 99]},
+            r"tells what cannot be of the data it was trained on: digits=\[0, 1, 2, 3, 99\]",
+        ),
+        ({"digits": [0, 1]}, r"digits=\[0, 1\]"),
+        ({"digits": {"a": 1}}, "digits={'a': 1}"),
+        ({"dataset": "../../etc"}, "dataset='../../etc'"),
+        ({"dataset": ["mnist"]}, r"dataset=\['mnist'\]"),
+        ({"rotation": "x"}, "rotation='x'"),
+    ],
+)
+def test_a_source_that_tells_nonsense_of_its_task_is_refused(in_tmp, capsys, generator, told, message):
+    network = BayesianMLP.initial((64, 8, 8, 5), 0.02, generator)
+    checkpoint.save_weights(in_tmp / "w", network, {"dataset": "digits8x8", "digits": [0, 1, 2, 3, 4], **told})
+    (line,) = refused(capsys, "with", "transfer", *TINY, "pretrained=w")
+    assert re.search(message, line)
+    assert not (in_tmp / "results").exists()
 
 
 def test_nothing_to_resume_is_refused(in_tmp, capsys):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from bbb import machine
+from bbb.machine import DeviceError
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
@@ -32,3 +33,20 @@ def test_threads_are_set():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("x: can't allocate memory: y")]
+)
+def test_a_full_memory_is_told_in_one_line(error):
+    with pytest.raises(DeviceError, match=r"the memory is full; make num_hidden, .* smaller"), machine.enough_memory():
+        raise error
+
+
+def test_other_errors_are_not_taken_for_a_full_memory():
+    with pytest.raises(RuntimeError, match=r"^another$"), machine.enough_memory():
+        raise RuntimeError("another")
+
+
+def test_memory_of_the_cpu():
+    assert 2**28 < machine.memory(torch.device("cpu")) < 2**50

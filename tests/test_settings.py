@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbb.settings import Settings, SettingsError
+from bbb.settings import Settings, SettingsError, parse_value
 from bbb.training import Plan
 from tests.conftest import REPOSITORY
 
@@ -153,3 +153,8 @@ def test_subset_fills_a_dataclass_from_keys():
     plan = Settings.from_config({**DEFAULT, "lr": 0.5}).subset(Plan)
     assert plan.lr == 0.5
     assert plan.num_epochs == DEFAULT["num_epochs"]
+
+
+def test_a_value_nested_too_deeply_is_refused():
+    with pytest.raises(SettingsError, match="lr: its value is nested too deeply"):
+        parse_value("lr", "-" * 5000 + "1")
