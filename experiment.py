@@ -21,6 +21,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,6 +44,8 @@ ROOT = Path(runs.RESULTS)
 CONFIGS = Path(__file__).resolve().parent / "configs"
 DEFAULT = CONFIGS / "default.yaml"
 NAMED = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml")) if path != DEFAULT}
+
+KEYS = [field.name for field in fields(Settings)]
 
 SETTINGS.CAPTURE_MODE = "sys"  # capturing file descriptors would swallow the progress bar
 SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes a second, each time
@@ -208,6 +211,8 @@ def check_words(words: list[str]) -> list[str]:
             continue
         key, is_change, value = word.partition("=")
         if is_change:
+            if not key.strip().isidentifier():  # Sacred would take a dotted key apart
+                raise InputError(f"{key}: unknown key{nearest(key, KEYS)}")
             parse_value(key, value)
         elif word in NAMED:
             checked[i] = str(NAMED[word]) if Path(word).is_file() else word

@@ -147,6 +147,8 @@ def test_transfer_from_another_layout_is_refused(in_tmp, capsys, words, line):
         (["with", "lr={'py/reduce': []}"], "lr={'py/reduce': []}: must be a number, a text, a list"),
         (["with", "experiment_name=b'x'"], "experiment_name=b'x': must be a number, a text, a list"),
         (["with", "num_hidden=8192", "num_layers=32", "num_flows=256", *TINY[:2]], "num_hidden=8192: training 2,"),
+        (["with", "digits=[0,1]", "digits.x=1"], "digits.x: unknown key; did you mean 'digits'?"),
+        (["with", "=3"], ": unknown key; there are"),
         (["with", "num_flow=3"], "num_flow: unknown key; did you mean 'num_flows'?"),
         (["with", "num_flows=abc"], "num_flows='abc': must be a whole number from 0"),
         (["with", "num_flows=-1"], "num_flows=-1: must be a whole number from 0"),
