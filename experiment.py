@@ -111,8 +111,13 @@ def judge(config: dict, command_name: str, logger: object) -> dict:
             if command_name == "main":
                 folder = runs.experiment_folder(settings.experiment_name, ROOT)
                 unfinished = runs.find_unfinished(folder, config) if settings.resume else None
-                pipeline.check(settings, ROOT, unfinished)
-                ex.observers[:] = [Recorder(folder, unfinished, ROOT / "_sources")]
+                recorder = Recorder(folder, unfinished, ROOT / "_sources")  # first, since it claims what is resumed
+                try:
+                    pipeline.check(settings, ROOT, unfinished)
+                except InputError:
+                    recorder.release()
+                    raise
+                ex.observers[:] = [recorder]
     return {}
 
 

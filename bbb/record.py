@@ -28,6 +28,7 @@ class Recorder(FileStorageObserver):
 
     Raises:
         bbb.files.BusyError: another process is at work on the run to resume.
+        bbb.runs.ResultsError: another process has ended it.
     """
 
     def __init__(self, experiment: Path, unfinished: Path | None, sources: Path) -> None:
@@ -36,6 +37,15 @@ class Recorder(FileStorageObserver):
         self.metrics: dict[str, dict[str, list]] = {}
         if unfinished is not None:
             self.claim = files.lock(unfinished)
+            if not (unfinished / runs.CHECKPOINT).exists():
+                runs.finish(unfinished)
+                self.release()
+                raise runs.ResultsError(f"resume=True: another process has just ended the run in {unfinished}")
+
+    def release(self) -> None:
+        """Give up the claim on the run's folder, if there is one."""
+        if self.claim is not None:
+            self.claim.release()
 
     def started_event(self, *args: object, **kwargs: object) -> str:
         with refusing_bad_input():
@@ -65,7 +75,7 @@ class Recorder(FileStorageObserver):
         with self._noting_problems():
             super().completed_event(*args, **kwargs)
             runs.finish(Path(self.dir))
-        self.claim.release()
+        self.release()
 
     def interrupted_event(self, *args: object, **kwargs: object) -> None:
         self._end(super().interrupted_event, *args, **kwargs)
@@ -105,7 +115,7 @@ class Recorder(FileStorageObserver):
             write(*args, **kwargs)
         if not (Path(self.dir) / runs.CHECKPOINT).exists():
             runs.finish(Path(self.dir))
-        self.claim.release()
+        self.release()
 
     @contextmanager
     def _noting_problems(self) -> Iterator[None]:

@@ -292,6 +292,18 @@ def test_an_interrupted_run_resumes_in_its_folder_and_ends_as_one_never_stopped(
     assert len((folder / "log.txt").read_text().splitlines()) == 4
 
 
+def test_a_run_that_another_process_ends_first_is_left_as_it_is(in_tmp, capsys, monkeypatch):
+    words = ["with", "blundell", *TINY]
+    run(*words)
+    folder = in_tmp / "results" / "blundell" / "1"
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("bbb.runs.find_unfinished", lambda *_: folder)  # as it was when this process looked
+    capsys.readouterr()
+    (line,) = refused(capsys, *words, "resume=True")
+    assert line.startswith("error: resume=True: another process has just ended the run in")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_mid_epoch_finishes_the_step_and_saves(in_tmp, capsys, monkeypatch, number):
     words = ["with", "blundell", *TINY, "num_epochs=3"]
