@@ -143,6 +143,6 @@ def test_a_configuration_completes_or_is_refused_in_one_line(workplace, words):
 
 @pytest.mark.slow
 @given(words=command_lines())
-@settings(max_examples=1000, **{**SETTINGS, "derandomize": False})
+@settings(max_examples=1000, **SETTINGS)
 def test_a_thousand_configurations_complete_or_are_refused(workplace, words):
     try_one(words)
