@@ -1,7 +1,6 @@
 """Whole configurations drawn by hypothesis, good and bad, go through the command line in-process."""
 
 import contextlib
-import os
 import re
 import shutil
 from pathlib import Path
@@ -103,12 +102,11 @@ def run_folders():
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder with a finished source to transfer from."""
-    before = os.getcwd()
-    os.chdir(tmp_path_factory.mktemp("fuzz"))
-    os.environ.pop("BBB_DATA_DIR", None)
-    experiment.command_line(["experiment.py", "with", "domain_a", *TINY])
-    yield
-    os.chdir(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("fuzz"))
+        patch.delenv("BBB_DATA_DIR", raising=False)
+        experiment.command_line(["experiment.py", "with", "domain_a", *TINY])
+        yield
 
 
 def ending(words):

@@ -266,7 +266,7 @@ def plot(results: dict[str, dict[str, object]]) -> Figure:
     for name, result in results.items():
         seconds, accuracy = zip(*result["curve"], strict=True)
         axes.plot(seconds, [100 * value for value in accuracy], label=name.replace("`", ""))
-    axes.set(xlabel="seconds of training (log scale)", ylabel="validation accuracy (%)", xscale="log", ylim=(94, 99))
+    axes.set(xlabel="seconds of training (log scale)", ylabel="validation accuracy (%)", xscale="log", ylim=(92, 99))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     return figure
