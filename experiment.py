@@ -21,7 +21,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,18 +33,16 @@ with warnings.catch_warnings():  # Sacred imports pkg_resources, whose deprecati
     from sacred.config import ConfigDict
     from sacred.run import Run
 
-from bbb import machine, pipeline, runs
+from bbb import machine, pipeline, progress, runs
 from bbb.errors import InputError, in_lines, refusing_bad_input
 from bbb.record import Recorder
-from bbb.settings import Settings, load_file, nearest, parse_value
+from bbb.settings import Settings, check_text, load_file, nearest, unknown_key
 from bbb.training import Epoch
 
 ROOT = Path(runs.RESULTS)
 CONFIGS = Path(__file__).resolve().parent / "configs"
 DEFAULT = CONFIGS / "default.yaml"
 NAMED = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml")) if path != DEFAULT}
-
-KEYS = [field.name for field in fields(Settings)]
 
 SETTINGS.CAPTURE_MODE = "sys"  # capturing file descriptors would swallow the progress bar
 SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes a second, each time
@@ -138,7 +135,7 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
             bar.update()
 
         def on_epoch(epoch: Epoch) -> None:
-            bar.write(pipeline.describe(epoch, settings.num_epochs), file=sys.stdout)
+            bar.write(progress.describe(epoch, settings.num_epochs), file=sys.stdout)
             log(_run, epoch)
 
         with refusing_bad_input(), machine.enough_memory(), noticing_signals() as received:
@@ -154,9 +151,8 @@ def main(_config: dict, _run: Run) -> dict[str, float]:
                     should_stop=lambda: bool(received),
                     root=ROOT,
                 ).as_dict()
-            except pipeline.Stopped as stopped:
+            except progress.Stopped as stopped:
                 stopped.signal = received[0]
-                stopped.saved = folder is not None and (folder / runs.CHECKPOINT).is_file()
                 raise
     print(", ".join(f"{name} {value:.4g}" for name, value in result.items()))
     if folder is not None:
@@ -217,8 +213,8 @@ def check_words(words: list[str]) -> list[str]:
         key, is_change, value = word.partition("=")
         if is_change:
             if not key.strip().isidentifier():  # Sacred would take a dotted key apart
-                raise InputError(f"{key}: unknown key{nearest(key, KEYS)}")
-            parse_value(key, value)
+                raise InputError(unknown_key(key))
+            check_text(key, value)
         elif word in NAMED:
             checked[i] = str(NAMED[word]) if Path(word).is_file() else word
         elif Path(word).is_file() and Path(word).suffix in (".yaml", ".yml", ".json"):

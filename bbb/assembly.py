@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 
 from bbb import checkpoint, data, machine, priors, runs, transfer
 from bbb.data import Split
-from bbb.network import BayesianMLP, layer_dims, num_weights
+from bbb.network import BayesianMLP, layer_dims, num_flow_parameters, num_weights
 from bbb.settings import Settings
 from bbb.weights import WeightDistribution
 
@@ -193,8 +192,8 @@ def _check_memory(settings: Settings, sizes: Sequence[int], device: torch.device
         bbb.machine.DeviceError: it is too large.
     """
     dim = num_weights(sizes)
-    flows = dim if settings.flow == "planar" else sum(fan_in + fan_out for fan_in, fan_out in pairwise(sizes))
-    needed = 4 * (4 * 2 * (dim + settings.num_flows * flows) + 3 * settings.num_samples * dim)
+    parameters = 2 * dim + settings.num_flows * num_flow_parameters(sizes, settings.flow)
+    needed = 4 * (4 * parameters + 3 * settings.num_samples * dim)
     there = machine.memory(device)
     if needed > there:
         raise machine.DeviceError(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bbb.errors import InputError
 from bbb.files import write_aside
-from bbb.network import FLOWS, BayesianMLP, num_weights
+from bbb.network import FLOWS, BayesianMLP, num_flow_parameters, num_weights
 from bbb.weights import FlowedGaussian, WeightDistribution
 
 FORMAT = "bbb-weights-2"
@@ -82,14 +82,10 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
 
 def _blank(sizes: Sequence[int], num_flows: int, flow: str | None, tensors: Mapping[str, Tensor]) -> BayesianMLP | None:
     """Make a network to load tensors into; None where they are too few for it, since it might not fit the memory."""
-    dim, there = num_weights(sizes), sum(value.numel() for value in tensors.values())
+    needed = 2 * num_weights(sizes) + (num_flows * num_flow_parameters(sizes, flow) if num_flows else 0)
     dtypes = {value.dtype for value in tensors.values()}
-    if there < 2 * dim or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
+    if sum(value.numel() for value in tensors.values()) < needed or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
         return None
-    if num_flows:
-        single = BayesianMLP.initial(sizes, 1.0, torch.Generator(), 1, flow)
-        if there < num_flows * sum(parameter.numel() for parameter in single.posterior.flows.parameters()):
-            return None
     return BayesianMLP.initial(sizes, 1.0, torch.Generator(), num_flows, flow or "planar").to(*dtypes)
 
 

@@ -91,6 +91,18 @@ def layer_dims(sizes: Sequence[int]) -> list[int]:
     return [(fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes)]
 
 
+def num_flow_parameters(sizes: Sequence[int], flow: str) -> int:
+    """Count the parameters of one planar map on each layer: u, w and b.
+
+    Args:
+        sizes: units of each layer.
+        flow: ``planar`` or ``matrix_planar``.
+    """
+    if flow == "planar":
+        return sum(2 * dim + 1 for dim in layer_dims(sizes))
+    return sum(2 * (fan_in + 1 + fan_out) + 1 for fan_in, fan_out in pairwise(sizes))
+
+
 def unflatten(w: Tensor, sizes: Sequence[int]) -> list[Layer]:
     """View flat weights ``(S, D)`` as layers, without a copy.
 

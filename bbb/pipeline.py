@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from bbb import checkpoint, evaluation, figures, machine, runs, training, transfer
+from bbb import checkpoint, evaluation, figures, machine, progress, runs, training, transfer
 from bbb.assembly import Source, Task, create, generator, load_source, load_source_test, load_task, stream_seed
 from bbb.files import write_aside
 from bbb.network import BayesianMLP
@@ -45,10 +45,6 @@ class Result:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-class Stopped(KeyboardInterrupt):
-    """The run was asked to stop; where it leaves files and training had begun, its state is saved."""
-
-
 def check(settings: Settings, root: Path, resumed: Path | None = None) -> None:
     """Find out, before any work starts, whether the things that settings name are there and sound.
 
@@ -63,7 +59,7 @@ def check(settings: Settings, root: Path, resumed: Path | None = None) -> None:
     """
     device = machine.find_device(settings.device)
     task = load_task(settings, torch.device("cpu"))
-    state = load_progress(resumed, device) if resumed else None
+    state = progress.load(resumed, device) if resumed else None
     source = load_source(settings, root, started_with=state["source"] if state else None)
     create(settings, task, source)
     if settings.prior == "posterior":
@@ -94,7 +90,7 @@ def run(
         on_choice: called after each step of choosing ``prior_inflation=auto``, with the number done and that of all.
         on_step: the same while training.
         on_epoch: called with what each epoch measured, first with those before a resumption.
-        should_stop: asked after each step; where it says so, the state is saved and the run ends by :class:`Stopped`.
+        should_stop: asked after each step; where it says so, the state is saved and the run ends by an exception.
         root: the results folder, in which ``pretrained`` is looked up.
 
     Returns:
@@ -103,9 +99,9 @@ def run(
     Raises:
         bbb.errors.InputError: as :func:`check`.
         bbb.training.DivergedError: the loss became NaN or infinite.
-        Stopped: ``should_stop`` said so.
+        bbb.progress.Stopped: ``should_stop`` said so.
     """
-    state = load_progress(folder, device) if settings.resume else None
+    state = progress.load(folder, device) if settings.resume else None
     task = load_task(settings, device)
     source = load_source(settings, root, device, state["source"] if state else None)
     if source is not None:
@@ -116,7 +112,12 @@ def run(
     plan = settings.subset(training.Plan)
     process = training.Training(network, prior, task.train, task.validation, plan, _noise(settings, device))
     about = {"prior_inflation": inflation, "source": source.record if source else None}
-    history = _train(process, state, folder, about, settings.checkpoint_minutes, on_epoch, on_step)
+    kept = progress.Progress(process, folder, about, settings.checkpoint_minutes)
+    if state:
+        kept.restore(state)
+    else:
+        kept.save()
+    history = kept.train(on_epoch, on_step)
     result = _evaluate(settings, task, network, prior, history)
     if settings.prior == "posterior":
         error = _source_error(settings, source, network, device)
@@ -130,49 +131,7 @@ def _tell(report: Callable[[int, int], None], should_stop: Callable[[], bool], s
     """Report a step that is done, then stop if that is wanted."""
     report(step, num_steps)
     if should_stop():
-        raise Stopped
-
-
-def _train(
-    process: training.Training,
-    state: dict[str, object] | None,
-    folder: Path | None,
-    about: dict[str, object],
-    checkpoint_minutes: float,
-    on_epoch: Callable[[Epoch], None],
-    on_step: Callable[[int, int], None],
-) -> list[Epoch]:
-    """Train, from ``state`` if there is one, saving the progress; returns what all epochs measured."""
-    history = []
-    saved_at = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved_at
-        if folder is not None:
-            _save_progress(folder, process, history, about)
-        saved_at = time.monotonic()
-
-    if state:
-        history = _restore(process, state, folder)
-    else:
-        save()
-    for epoch in history:
-        on_epoch(epoch)
-
-    def after_step(step: int, num_steps: int) -> None:
-        on_step(step, num_steps)
-        if time.monotonic() - saved_at > 60.0 * checkpoint_minutes:
-            save()
-
-    try:
-        for epoch in process.fit(after_step):
-            history.append(epoch)
-            save()
-            on_epoch(epoch)
-    except Stopped:
-        save()
-        raise
-    return history
+        raise progress.Stopped
 
 
 def _choose_inflation(
@@ -196,41 +155,6 @@ def _source_error(settings: Settings, source: Source, network: BayesianMLP, devi
     return transfer.source_error(network, source.network, test, settings.num_test_samples, draws)
 
 
-def load_progress(folder: Path | None, device: torch.device) -> dict[str, object]:
-    """Read the last checkpoint of a run: the training's state, and what was chosen before it.
-
-    Raises:
-        bbb.checkpoint.StateError: there is none, or it is damaged.
-    """
-    if folder is None:
-        raise checkpoint.StateError("resume=True: without files there is nothing to resume from")
-    state = checkpoint.load_state(folder / runs.CHECKPOINT, device)
-    if not isinstance(state, dict) or not {"history", "prior_inflation", "source"} <= state.keys():
-        raise checkpoint.StateError(f"{folder / runs.CHECKPOINT}: not the checkpoint of a run")
-    return state
-
-
-def _restore(process: training.Training, state: dict[str, object], folder: Path) -> list[Epoch]:
-    """Bring a training to where a checkpoint was saved; returns what its epochs measured.
-
-    Raises:
-        bbb.checkpoint.StateError: the checkpoint is that of another training.
-    """
-    try:
-        process.load_state_dict(state)
-        return [Epoch(**epoch) for epoch in state["history"]]
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        raise checkpoint.StateError(f"{folder / runs.CHECKPOINT}: the checkpoint of another training") from None
-
-
-def _save_progress(folder: Path, process: training.Training, history: list[Epoch], about: dict[str, object]) -> None:
-    """Save the state first: a log line is written for epochs that are safe."""
-    state = {**process.state_dict(), **about, "history": [asdict(epoch) for epoch in history]}
-    checkpoint.save_state(folder / runs.CHECKPOINT, state)
-    lines = [describe(epoch, process.plan.num_epochs) for epoch in history]
-    write_aside(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
-
-
 def _save_result(
     folder: Path,
     settings: Settings,
@@ -244,17 +168,6 @@ def _save_result(
     checkpoint.save_weights(folder / runs.WEIGHTS, network, about)
     title = f"{settings.experiment_name}: test error {result.test_error:.2f} %, NLL {result.test_nll:.4f}"
     save_figure(folder / "training.png", figures.training_curves(history, title))
-
-
-def describe(epoch: Epoch, num_epochs: int) -> str:
-    """Put what an epoch measured into one readable line."""
-    line = (
-        f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs} | train {100 * epoch.train_accuracy:.2f} %, "
-        f"NLL {epoch.train_nll:.4f}, KL {epoch.train_kl:.4g}, ELBO {epoch.train_elbo:.4f}"
-    )
-    if epoch.validation_accuracy is not None:
-        line += f" | validation {100 * epoch.validation_accuracy:.2f} %, NLL {epoch.validation_nll:.4f}"
-    return f"{line} | {epoch.seconds:.1f} s"
 
 
 def save_figure(path: Path, figure: Figure) -> None:

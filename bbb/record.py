@@ -48,6 +48,7 @@ class Recorder(FileStorageObserver):
             self.claim.release()
 
     def started_event(self, *args: object, **kwargs: object) -> str:
+        """Start the record; where that fails, remove the folder that was just made."""
         with refusing_bad_input():
             try:
                 with files.writing(Path(self.basedir)):
@@ -59,6 +60,7 @@ class Recorder(FileStorageObserver):
                 raise
 
     def log_metrics(self, metrics_by_name: dict[str, dict[str, list]], info: dict) -> None:
+        """Take new measurements, to be written with the heartbeat."""
         for name, new in metrics_by_name.items():
             kept = self.metrics.setdefault(name, {"values": [], "steps": [], "timestamps": []})
             kept["values"] += new["values"]
@@ -66,34 +68,41 @@ class Recorder(FileStorageObserver):
             kept["timestamps"] += [time.isoformat() for time in new["timestamps"]]
 
     def heartbeat_event(self, *args: object, **kwargs: object) -> None:
+        """Write what has been measured and printed, and the record."""
         with self._noting_problems():
             if self.metrics:
                 self.save_json(self.metrics, "metrics.json")
             super().heartbeat_event(*args, **kwargs)
 
     def completed_event(self, *args: object, **kwargs: object) -> None:
+        """Record the result, and only then remove the checkpoint."""
         with self._noting_problems():
             super().completed_event(*args, **kwargs)
             runs.finish(Path(self.dir))
         self.release()
 
     def interrupted_event(self, *args: object, **kwargs: object) -> None:
+        """Record that the run was interrupted."""
         self._end(super().interrupted_event, *args, **kwargs)
 
     def failed_event(self, *args: object, **kwargs: object) -> None:
+        """Record that the run failed."""
         self._end(super().failed_event, *args, **kwargs)
 
     def save_json(self, obj: object, filename: str) -> None:
+        """Write a JSON file in one move."""
         files.write_aside(Path(self.dir) / filename, json.dumps(flatten(obj), sort_keys=True, indent=2).encode())
 
     def save_cout(self) -> None:
+        """Append what was printed."""
         with files.writing(Path(self.dir) / "cout.txt"):
             super().save_cout()
 
     def find_or_save(self, filename: str, store_dir: Path) -> Path:
-        content = Path(filename).read_bytes()
-        name = Path(filename)
-        kept = store_dir / f"{name.stem}_{hashlib.md5(content).hexdigest()}{name.suffix}"
+        """Keep a source file under its name and checksum."""
+        path = Path(filename)
+        content = path.read_bytes()
+        kept = store_dir / f"{path.stem}_{hashlib.md5(content).hexdigest()}{path.suffix}"
         if not kept.exists():
             store_dir.mkdir(parents=True, exist_ok=True)
             files.write_aside(kept, content)

@@ -56,20 +56,24 @@ def check_plain(key: str, value: Any) -> None:
         raise SettingsError(f"{key}={value!r:.80}: must be a number, a text, a list of them, True, False or None")
 
 
-def parse_value(key: str, text: str) -> Any:
-    """Read a value as Python writes it; what is not written so is a text.
+def check_text(key: str, text: str) -> None:
+    """Refuse a value of the command line that is not plain (see :func:`check_plain`) where Python can read it.
 
     Raises:
-        SettingsError: it is not plain (see :func:`check_plain`).
+        SettingsError: it is not.
     """
     try:
         value = ast.literal_eval(text.strip())
     except (SyntaxError, ValueError):
-        return text
+        return  # a text
     except (MemoryError, RecursionError):
         raise SettingsError(f"{key}: its value is nested too deeply") from None
     check_plain(key, value)
-    return value
+
+
+def unknown_key(key: str) -> str:
+    """Say that a key is unknown, and which is nearest."""
+    return f"{key}: unknown key{nearest(key, Settings.__pydantic_fields__)}"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -237,7 +241,7 @@ class Settings:
             return error["msg"].removeprefix("Value error, ")
         key, known = error["loc"][0], cls.__pydantic_fields__
         if key not in known:
-            return f"{key}: unknown key{nearest(str(key), known)}"
+            return unknown_key(str(key))
         if error["type"] == "missing":
             return f"{key}: missing; it must be {known[key].description}"
         value, hint = config[key], ""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bbb.network import BayesianMLP, local_mlp, mlp, num_weights, unflatten
+from bbb.network import FLOWS, BayesianMLP, local_mlp, mlp, num_flow_parameters, num_weights, unflatten
 from bbb.weights import Gaussian
 
 SIZES = (5, 4, 6, 3)
@@ -108,3 +108,10 @@ def test_an_unknown_flow_is_refused(generator):
 def test_a_posterior_of_another_size_is_refused():
     with pytest.raises(ValueError, match="12 weights, the posterior has 5"):
         BayesianMLP((3, 3), Gaussian(torch.zeros(5), torch.zeros(5)))
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_the_parameters_of_flows_are_counted(generator, flow):
+    network = BayesianMLP.initial((12, 8, 3), 0.05, generator, 5, flow)
+    there = sum(parameter.numel() for parameter in network.posterior.flows.parameters())
+    assert there == 5 * num_flow_parameters((12, 8, 3), flow)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from bbb import assembly, checkpoint, evaluation, pipeline, runs, transfer
+from bbb import assembly, checkpoint, evaluation, pipeline, progress, runs, transfer
 from bbb.errors import InputError
 from bbb.settings import Settings
 from tests.conftest import REPOSITORY
@@ -39,7 +39,7 @@ def test_leaves_log_weights_and_plot(in_tmp):
     runs.finish(in_tmp)
     assert {path.name for path in in_tmp.iterdir()} == {"log.txt", "weights.safetensors", "training.png"}
     lines = (in_tmp / "log.txt").read_text().splitlines()
-    assert lines == [pipeline.describe(epoch, 2) for epoch in epochs]
+    assert lines == [progress.describe(epoch, 2) for epoch in epochs]
     assert (in_tmp / "training.png").read_bytes().startswith(b"\x89PNG")
     network, about = checkpoint.load_weights(in_tmp / "weights.safetensors")
     assert about["dataset"] == "digits8x8"

@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbb.settings import Settings, SettingsError, parse_value
+from bbb.settings import Settings, SettingsError, check_text
 from bbb.training import Plan
 from tests.conftest import REPOSITORY
 
@@ -157,4 +157,4 @@ def test_subset_fills_a_dataclass_from_keys():
 
 def test_a_value_nested_too_deeply_is_refused():
     with pytest.raises(SettingsError, match="lr: its value is nested too deeply"):
-        parse_value("lr", "-" * 5000 + "1")
+        check_text("lr", "-" * 5000 + "1")
