@@ -59,21 +59,8 @@ GOOD = {  # values that are allowed and cheap
     "num_threads": ["1"],
 }
 BAD = [
-    *(
-        "nan",
-        "inf",
-        "-inf",
-        "-1",
-        "1e400",
-        "10000000000000000000000",
-        "1.5",
-        "1e-3",
-        "''",
-        "[]",
-        "{}",
-        "[0]",
-        "[1,[2]]",
-    ),
+    *("nan", "inf", "-inf", "-1", "1e400", "10000000000000000000000", "1.5", "1e-3", "''", "[]", "{}", "[0]"),
+    "[1,[2]]",
     *("[0,0]", "[-1,3]", "['a']", "(1,)", "{'a': 1}", "abc", "../x", "/etc/passwd", "latest", "1", "a b", "é", "\0"),
     *("cuda:99", "cuda", "cpu:1", "b'x'", "1j", "None", "True", "[None]", "=", "a=b", "#", "\u202e", "a\nb", "~", "%s"),
 ]
@@ -82,7 +69,7 @@ WORDS = [*experiment.NAMED, "blundel", "", "=", "=1", "a.b=1", "digits.x=1", "se
 
 
 def one_change():
-    """One word of the form key=value: half of them good."""
+    """One word of the form key=value: three of four good."""
     good = st.sampled_from(KEYS).flatmap(lambda key: st.sampled_from(GOOD[key]).map(lambda value: f"{key}={value}"))
     bad = st.tuples(st.sampled_from(KEYS), WILD).map("=".join)
     return st.one_of(good, good, good, bad)

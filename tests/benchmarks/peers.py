@@ -9,11 +9,11 @@ ELBO: cross-entropy + KL / N, each in the words of its documentation. Libraries 
 """
 
 import argparse
-import dataclasses
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -23,22 +23,25 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from bbb import data, evaluation, machine, pipeline, priors
+from bbb import data, evaluation, machine, pipeline
 from bbb.data import Split
-from bbb.network import BayesianMLP
-from bbb.training import Noise, Training
-from tests.benchmarks.step_time import GAUSSIAN, MIXTURE, PLAN, SIZES, compare
+from tests.benchmarks.step_time import (
+    GAUSSIAN,
+    MIXTURE,
+    PLAN,
+    SIZES,
+    bayesian_network,
+    compare,
+    deterministic_mlp,
+    made_up_images,
+    mnist,
+    training,
+)
 
 Batch = tuple[Tensor, Tensor]
 PRIOR_STD = 0.1
 GOALS = (0.98, 0.985)
-BEST = {
-    "prior": priors.gaussian(478_410, 0.1),
-    "beta_type": "standard",
-    "estimator": "local",
-    "temperature": 0.03,
-    "input_dropout": 0.3,
-}
+BEST = {**GAUSSIAN, "estimator": "local", "temperature": 0.03, "input_dropout": 0.3}
 
 
 class Contender:
@@ -66,6 +69,11 @@ class Contender:
             self.loss(x, y).backward()
             self.optimizer.step()
 
+    def epochs(self, train: Split) -> Callable[[], object]:
+        """Make a function that passes once over a training set."""
+        order = torch.Generator().manual_seed(1)
+        return lambda: self.train(data.batches(train, PLAN.batch_size, order))
+
     @torch.no_grad()
     def predict(self, images: Tensor, num_samples: int) -> Tensor:
         x = data.to_float(images)
@@ -76,47 +84,30 @@ class Contender:
 class Deterministic(Contender):
     """The floor: an ordinary MLP with fused Adam."""
 
-    def build(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10))
-
     def __init__(self, num_train: int) -> None:
         super().__init__(num_train)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=PLAN.lr, fused=True)
+
+    def build(self) -> nn.Module:
+        return deterministic_mlp()
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(self.network(x), y)
 
 
 class Ours(Contender):
-    """This project's own loop, nothing left out."""
+    """This project's own loop, by one of its recipes."""
 
-    recipe = MIXTURE
-
-    def __init__(self, num_train: int) -> None:
-        self.network = BayesianMLP.initial(SIZES, 0.02, torch.Generator().manual_seed(1))
-        changes = {key: value for key, value in self.recipe.items() if key != "prior"}
-        self.plan = dataclasses.replace(PLAN, num_epochs=10**6, **changes)
-        self.epochs: Iterator[object] | None = None
+    def __init__(self, recipe: dict[str, object], num_train: int) -> None:
+        self.network, self.recipe = bayesian_network(), recipe
         self.draws = torch.Generator().manual_seed(4)
 
-    def start(self, train: Split) -> None:
-        noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 3)
-        self.epochs = Training(self.network, self.recipe["prior"], train, None, self.plan, noise).fit()
+    def epochs(self, train: Split) -> Callable[[], object]:
+        epochs = training(self.network, train, None, **self.recipe, num_epochs=10**6).fit()
+        return lambda: next(epochs)
 
     def predict(self, images: Tensor, num_samples: int) -> Tensor:
         return evaluation.predict(self.network, images, num_samples, self.draws)
-
-
-class OursGaussian(Ours):
-    """The prior that the libraries have."""
-
-    recipe = GAUSSIAN
-
-
-class OursBest(Ours):
-    """The recipe of the configuration ``best``."""
-
-    recipe = BEST
 
 
 class Blitz(Contender):
@@ -145,7 +136,7 @@ class BayesianTorch(Contender):
     def build(self) -> nn.Module:
         from bayesian_torch.models.dnn_to_bnn import dnn_to_bnn
 
-        network = Deterministic.build(self)
+        network = deterministic_mlp()
         parameters = {
             "prior_mu": 0.0,
             "prior_sigma": PRIOR_STD,
@@ -218,11 +209,11 @@ class Pyro(Contender):
         return self.replay(self.guide(x))(x)
 
 
-CONTENDERS: dict[str, tuple[type[Contender], str]] = {
+CONTENDERS: dict[str, tuple[Callable[[int], Contender], str]] = {
     "deterministic MLP, fused Adam": (Deterministic, "torch"),
-    "this project, scale mixture (`blundell`)": (Ours, "torch"),
-    "this project, Gaussian prior": (OursGaussian, "torch"),
-    "this project, the recipe of `best`": (OursBest, "torch"),
+    "this project, scale mixture (`blundell`)": (partial(Ours, MIXTURE), "torch"),
+    "this project, Gaussian prior": (partial(Ours, GAUSSIAN), "torch"),
+    "this project, the recipe of `best`": (partial(Ours, BEST), "torch"),
     "BLiTZ (scale mixture)": (Blitz, "blitz"),
     "Bayesian-Torch": (BayesianTorch, "bayesian_torch"),
     "torchbnn": (TorchBNN, "torchbnn"),
@@ -230,18 +221,9 @@ CONTENDERS: dict[str, tuple[type[Contender], str]] = {
 }
 
 
-def epoch_of(contender: Contender, train: Split) -> Callable[[], None]:
-    """One pass over the training set."""
-    if isinstance(contender, Ours):
-        contender.start(train)
-        return lambda: next(contender.epochs)
-    order = torch.Generator().manual_seed(1)
-    return lambda: contender.train(data.batches(train, PLAN.batch_size, order))
-
-
 def learn(contender: Contender, train: Split, validation: Split, test: Split, seconds: float) -> dict[str, object]:
     """Train for a time; only training is on the clock, and every epoch is validated with the same number of draws."""
-    epoch, spent, curve = epoch_of(contender, train), 0.0, []
+    epoch, spent, curve = contender.epochs(train), 0.0, []
     while spent < seconds:
         start = time.perf_counter()
         epoch()
@@ -282,14 +264,12 @@ def main() -> None:
     machine.set_up(None)
     there = {name: kind for name, (kind, module) in CONTENDERS.items() if find_spec(module)}
     steps = 20
-    images = torch.randint(0, 256, (steps * PLAN.batch_size, 784), dtype=torch.uint8)
-    made_up = Split(images, torch.randint(0, 10, (len(images),)))
+    made_up = made_up_images(steps)
     print(f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    compare({name: epoch_of(kind(len(made_up)), made_up) for name, kind in there.items()}, arguments.rounds, steps)
+    compare({name: kind(len(made_up)).epochs(made_up) for name, kind in there.items()}, arguments.rounds, steps)
     if not arguments.seconds:
         return
-    train, test = data.load("mnist", data.data_root(None))
-    train, validation = data.hold_out(train, 1 / 6, torch.Generator().manual_seed(1))
+    train, validation, test = mnist()
     results = {}
     goals = " | ".join(f"s to {100 * goal:g} %" for goal in GOALS)
     print(f"\n| {arguments.seconds:g} s of training | epochs | {goals} | test error, % | test NLL |\n|{'---|' * 6}")

@@ -13,7 +13,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -53,10 +52,27 @@ CONTENDERS = {
 }
 
 
+def deterministic_mlp() -> nn.Sequential:
+    """Make an ordinary MLP of the same layers."""
+    return nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10))
+
+
+def made_up_images(num_batches: int) -> Split:
+    """Draw images and labels at random."""
+    images = torch.randint(0, 256, (num_batches * PLAN.batch_size, 784), dtype=torch.uint8)
+    return Split(images, torch.randint(0, 10, (len(images),)))
+
+
+def mnist() -> tuple[Split, Split, Split]:
+    """Load 50,000 images to train on, 10,000 to validate and the test set."""
+    train, test = data.load("mnist", data.data_root(None))
+    train, validation = data.hold_out(train, 1 / 6, torch.Generator().manual_seed(1))
+    return train, validation, test
+
+
 def deterministic_run(train: Split, validation: Split | None) -> Callable[[], None]:
     """One epoch of an ordinary MLP with fused Adam, on the same batches; scored on the validation set, if any."""
-    layers = [nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10)]
-    network, generator = nn.Sequential(*layers), torch.Generator().manual_seed(1)
+    network, generator = deterministic_mlp(), torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(network.parameters(), lr=PLAN.lr, fused=True)
 
     def run() -> None:
@@ -72,6 +88,19 @@ def deterministic_run(train: Split, validation: Split | None) -> Callable[[], No
     return run
 
 
+def bayesian_network(num_flows: int = 0, flow: str = "planar") -> BayesianMLP:
+    """Make the network that this project trains."""
+    return BayesianMLP.initial(SIZES, 0.02, torch.Generator().manual_seed(1), num_flows, flow)
+
+
+def training(
+    network: BayesianMLP, train: Split, validation: Split | None, prior: nn.Module, **changes: object
+) -> Training:
+    """Make this project's own loop, nothing left out."""
+    noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 3)
+    return Training(network, prior, train, validation, dataclasses.replace(PLAN, **changes), noise)
+
+
 def bayesian_run(
     train: Split,
     validation: Split | None,
@@ -80,11 +109,9 @@ def bayesian_run(
     flow: str = "planar",
     **changes: object,
 ) -> Callable[[], None]:
-    """One epoch of this project's own loop, nothing left out."""
-    network = BayesianMLP.initial(SIZES, 0.02, torch.Generator().manual_seed(1), num_flows, flow)
-    noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 3)
-    plan = dataclasses.replace(PLAN, **changes)
-    return lambda: list(Training(network, prior, train, validation, plan, noise).fit())
+    """One epoch of this project's own loop."""
+    network = bayesian_network(num_flows, flow)
+    return lambda: list(training(network, train, validation, prior, **changes).fit())
 
 
 def flow_run(kind: str) -> Callable[[], None]:
@@ -141,15 +168,13 @@ def main() -> None:
         f"{platform.machine()}\n"
     )
     steps = 20
-    images = torch.randint(0, 256, (steps * PLAN.batch_size, 784), dtype=torch.uint8)
-    train = Split(images, torch.randint(0, 10, (len(images),)))
+    train = made_up_images(steps)
     contenders = {name: bayesian_run(train, None, **changes) for name, changes in CONTENDERS.items()}
     compare({"deterministic MLP, fused Adam": deterministic_run(train, None), **contenders}, arguments.rounds, steps)
     print("\nforward and backward of 16 planar flows on each layer")
     compare({name: flow_run(name) for name in ("at once", "one by one")}, arguments.rounds, 1)
     if arguments.epochs:
-        train, _ = data.load("mnist", Path(data.data_root(None)))
-        train, validation = data.hold_out(train, 1 / 6, torch.Generator().manual_seed(1))
+        train, validation, _ = mnist()
         print()
         compare(
             {
