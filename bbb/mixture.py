@@ -8,6 +8,8 @@ from torch.autograd.function import FunctionCtx
 
 from bbb.weights import LOG_2PI, WeightDistribution
 
+SMALLEST = 80.0  # minus the logarithm of a number that float32 still holds with all its digits
+
 
 class ScaleMixture(WeightDistribution):
     r"""Mixture of two zero-mean Gaussians for each weight, the prior of Blundell et al. 2015, eq. 7 (arXiv 1505.05424).
@@ -53,18 +55,43 @@ class _ScaleMixtureLogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, w: Tensor, pi: float, std1: float, std2: float) -> Tensor:
-        precision1, precision2 = std1**-2, std2**-2
-        log_odds_at_zero = w.new_tensor(math.log(pi / std1) - math.log((1.0 - pi) / std2))
-        wide = torch.addcmul(log_odds_at_zero, w, w, value=0.5 * (precision2 - precision1)).sigmoid_()
+        log_prob, wide = log_prob_and_wide(w, pi, std1, std2)
         ctx.save_for_backward(w, wide)
-        ctx.precisions = precision1, precision2
-        log_wide = w.shape[-1] * (math.log(pi / std1) - 0.5 * LOG_2PI) - 0.5 * precision1 * torch.linalg.vecdot(w, w)
-        return log_wide - wide.log().sum(-1)
+        ctx.precisions = std1**-2, std2**-2
+        return log_prob
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
         w, wide = ctx.saved_tensors
-        precision1, precision2 = ctx.precisions
-        slope = (wide * (precision1 - precision2)).add_(precision2)
-        return slope.mul_(w).mul_(-grad.unsqueeze(-1)), None, None, None
+        return precision_times(-grad.unsqueeze(-1), wide, *ctx.precisions).mul_(w), None, None, None
+
+
+def log_prob_and_wide(w: Tensor, pi: float, std1: float, std2: float) -> tuple[Tensor, Tensor]:
+    """Evaluate log p(w) ``(...)`` and r = p(wide | w) ``(..., D)`` for weights ``(..., D)``."""
+    precision1, precision2 = std1**-2, std2**-2
+    log_odds_at_zero = math.log(pi / std1) - math.log((1.0 - pi) / std2)
+    wide = torch.addcmul(w.new_tensor(log_odds_at_zero), w, w, value=0.5 * (precision2 - precision1)).sigmoid_()
+    log_wide = w.shape[-1] * (math.log(pi / std1) - 0.5 * LOG_2PI) - 0.5 * precision1 * torch.linalg.vecdot(w, w)
+    return log_wide - _sum_of_logs(wide, math.log1p(math.exp(-log_odds_at_zero))), wide
+
+
+def precision_times(factor: Tensor, wide: Tensor, precision1: float, precision2: float) -> Tensor:
+    """Evaluate the precision that pulls a weight to zero, r / std1^2 + (1 - r) / std2^2, times a factor."""
+    return (wide * (factor * (precision1 - precision2))).add_(factor * precision2)
+
+
+def _sum_of_logs(x: Tensor, most: float) -> Tensor:
+    """Sum log x over the last axis: a product of many costs less than their logarithms.
+
+    Args:
+        x: ``(..., D)``, in (0, 1].
+        most: the largest -log x, which decides how many numbers may be multiplied without underflow.
+    """
+    halvings = min(3, int(math.log2(max(1.0, SMALLEST / most))))
+    num = x.shape[-1] >> halvings << halvings
+    product = x[..., :num]
+    for _ in range(halvings):
+        first, second = product.chunk(2, dim=-1)
+        product = first * second
+    return product.log().sum(-1) + x[..., num:].log().sum(-1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bbb.flows import Flow, PlanarFlow
 from bbb.matrix_flows import MatrixPlanarFlow
+from bbb.noise import NoiseSource, normal
 from bbb.weights import FlowedGaussian, Gaussian, WeightDistribution
 
 Layer = tuple[Tensor, Tensor]
@@ -80,6 +81,22 @@ class BayesianMLP(nn.Module):
         """View the posterior's mean (its centre, under flows) as layers of a single draw, S = 1."""
         return self.layers(self.posterior.mean.unsqueeze(0))
 
+    @property
+    def num_replicas(self) -> int | None:
+        """R, where the posterior stands for R independent networks; None for a single one."""
+        return self.posterior.shape[0] if len(self.posterior.shape) > 1 else None
+
+    def replicas(self) -> list["BayesianMLP"]:
+        """Copy the R networks that this one stands for, or give the one that it is."""
+        if self.num_replicas is None:
+            return [self]
+        return [BayesianMLP(self.sizes, posterior) for posterior in self.posterior.replicas()]
+
+    @classmethod
+    def stacked(cls, networks: Sequence["BayesianMLP"]) -> "BayesianMLP":
+        """Make one network of R with Gaussian posteriors, which trains them as one batched model."""
+        return cls(networks[0].sizes, Gaussian.stacked([network.posterior for network in networks]))
+
 
 def num_weights(sizes: Sequence[int]) -> int:
     """Count the weights and biases of an MLP with these layer sizes."""
@@ -104,10 +121,10 @@ def num_flow_parameters(sizes: Sequence[int], flow: str) -> int:
 
 
 def unflatten(w: Tensor, sizes: Sequence[int]) -> list[Layer]:
-    """View flat weights ``(S, D)`` as layers, without a copy.
+    """View flat weights ``(S, D)``, or ``(S, R, D)``, as layers, without a copy.
 
     Returns:
-        For each layer its weight ``(S, out, in)`` and bias ``(S, out)``.
+        For each layer its weight ``(S, out, in)`` and bias ``(S, out)``; ``(S, R, out, in)`` and ``(S, R, out)``.
     """
     shapes = list(pairwise(sizes))
     parts = iter(w.split([n for fan_in, fan_out in shapes for n in (fan_in * fan_out, fan_out)], dim=-1))
@@ -118,25 +135,28 @@ def mlp(layers: Sequence[Layer], x: Tensor) -> Tensor:
     """Run the MLP under S sets of weights at once.
 
     Args:
-        layers: weights ``(S, out, in)`` and biases ``(S, out)`` of each layer.
-        x: inputs ``(B, in)``, shared by all draws.
+        layers: weights ``(S, out, in)`` and biases ``(S, out)`` of each layer; for R replicas ``(S, R, out, in)`` and
+            ``(S, R, out)``.
+        x: inputs ``(B, in)``, shared by all draws; ``(R, B, in)`` for replicas, each of which has its own.
 
     Returns:
-        Logits ``(S, B, C)``.
+        Logits ``(S, B, C)``, or ``(S, R, B, C)``.
     """
-    if len(layers[0][0]) == 1:  # a plain product is faster than a batched one of batch size 1
+    draws = layers[0][0].shape[:-2]
+    if draws == (1,):  # a plain product is faster than a batched one of batch size 1
         h = x
         for i, (weight, bias) in enumerate(layers):
-            h = F.linear(h if i == 0 else h.relu(), weight[0], bias[0])
+            h = F.linear(h if i == 0 else h.relu_(), weight.squeeze(0), bias.squeeze(0))
         return h.unsqueeze(0)
-    h = x.expand(len(layers[0][0]), *x.shape)
+    h = x.expand(*draws, *x.shape[-2:]).flatten(0, -3)
     for i, (weight, bias) in enumerate(layers):
-        h = torch.baddbmm(bias.unsqueeze(1), h if i == 0 else h.relu(), weight.transpose(1, 2))
-    return h
+        weight, bias = weight.flatten(0, -3), bias.flatten(0, -2)
+        h = torch.baddbmm(bias.unsqueeze(1), h if i == 0 else h.relu_(), weight.transpose(1, 2))
+    return h.unflatten(0, draws)
 
 
 def local_mlp(
-    mean: Sequence[Layer], log_std: Sequence[Layer], x: Tensor, num_samples: int, generator: torch.Generator
+    mean: Sequence[Layer], log_std: Sequence[Layer], x: Tensor, num_samples: int, generator: NoiseSource
 ) -> Tensor:
     r"""Run the MLP with the local reparameterisation: noise on activations in place of weights.
 
@@ -145,24 +165,30 @@ def local_mlp(
     lowers its variance (Kingma, Salimans and Welling 2015, section 2.3, arXiv 1506.02557).
 
     Args:
-        mean: the posterior's means as layers with S = 1.
+        mean: the posterior's means as layers with S = 1, of a single network or of R replicas.
         log_std: the logarithms of its standard deviations, likewise.
-        x: inputs ``(B, in)``.
+        x: inputs ``(B, in)``, or ``(R, B, in)``.
         num_samples: S, draws of the activations for each input.
         generator: source of the noise.
 
     Returns:
-        Logits ``(S, B, C)``.
+        Logits ``(S, B, C)``, or ``(S, R, B, C)``.
     """
     h = x
     for i, ((m_weight, m_bias), (s_weight, s_bias)) in enumerate(zip(mean, log_std, strict=True)):
         h = h if i == 0 else h.relu()
-        centre = F.linear(h, m_weight[0], m_bias[0])
-        variance = F.linear(h * h, torch.exp(2.0 * s_weight[0]), torch.exp(2.0 * s_bias[0]))
-        shape = (num_samples, *centre.shape[-2:])
-        noise = torch.empty(shape, dtype=x.dtype, device=x.device).normal_(generator=generator)
+        centre = _linear(h, m_weight.squeeze(0), m_bias.squeeze(0))
+        variance = _linear(h * h, torch.exp(2.0 * s_weight.squeeze(0)), torch.exp(2.0 * s_bias.squeeze(0)))
+        noise = normal((num_samples, *m_bias.shape[1:-1], *centre.shape[-2:]), x, generator)
         h = torch.addcmul(centre, variance.sqrt(), noise)
     return h
+
+
+def _linear(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply a layer ``(out, in)`` to ``(..., B, in)``, or R layers to ``(..., R, B, in)``."""
+    if weight.ndim == 2:
+        return F.linear(h, weight, bias)
+    return torch.matmul(h, weight.transpose(-1, -2)) + bias.unsqueeze(-2)
 
 
 def _identity_flow(kind: str, shape: tuple[int, int], num_flows: int, std: float, generator: torch.Generator) -> Flow:

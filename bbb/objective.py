@@ -7,9 +7,11 @@ For N examples in M minibatches, the cost of minibatch i is (Blundell et al. 201
 so that the costs of an epoch add up to the negative ELBO of the whole training set, at temperature T = 1.
 """
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from bbb import fused
+from bbb.noise import NoiseSource
 from bbb.weights import Gaussian, WeightDistribution
 
 BETA_TYPES = ("blundell", "standard", "soenderby", "none")
@@ -52,7 +54,7 @@ def kl_divergence(
     posterior: WeightDistribution,
     prior: WeightDistribution,
     draws: tuple[Tensor, Tensor] | None = None,
-    generator: torch.Generator | None = None,
+    generator: NoiseSource = None,
 ) -> Tensor:
     """Evaluate KL(posterior || prior): closed form for two Gaussians, else the mean of log q - log p over draws.
 
@@ -64,39 +66,62 @@ def kl_divergence(
         generator: source of the fresh draw.
 
     Returns:
-        A scalar, in nats.
+        A scalar, or ``(R,)`` where the posterior stands for R replicas, in nats.
     """
     if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian):
         return posterior.kl_divergence(prior)
     w, log_q = draws if draws is not None else posterior.rsample(1, generator)
-    return (log_q - prior.log_prob(w)).mean()
+    return (log_q - prior.log_prob(w)).mean(0)
+
+
+def draw_with_kl(
+    posterior: WeightDistribution, prior: WeightDistribution, num_samples: int, generator: NoiseSource = None
+) -> tuple[Tensor, Tensor]:
+    """Draw weights from the posterior for a training step, with its KL from the prior as :func:`kl_divergence` has it.
+
+    Args:
+        posterior: q.
+        prior: p.
+        num_samples: S.
+        generator: source of the noise.
+
+    Returns:
+        Weights ``(S, D)`` and the KL, a scalar, in nats; ``(S, R, D)`` and ``(R,)`` for R replicas.
+    """
+    if fused.can_draw(posterior, prior):
+        return fused.draw(posterior, prior, num_samples, generator)
+    draws = posterior.rsample(num_samples, generator)
+    return draws[0], kl_divergence(posterior, prior, draws)
 
 
 def negative_elbo(nll: Tensor, kl: Tensor, kl_weight: float = 1.0, temperature: float = 1.0) -> Tensor:
     """Combine the two terms of a minibatch's cost.
 
     Args:
-        nll: negative log-likelihood summed over the minibatch, ``(S,)``: one for each draw of the weights, in nats.
-        kl: KL(q || p), a scalar, in nats.
+        nll: negative log-likelihood summed over the minibatch, ``(S,)``: one for each draw of the weights, in nats;
+            ``(S, R)`` for R replicas.
+        kl: KL(q || p), a scalar, or ``(R,)``, in nats.
         kl_weight: this minibatch's share of the KL; 1 where the minibatch is the whole training set.
         temperature: T; 1 is the ELBO, below 1 a cold posterior (Wenzel et al. 2020, arXiv 2002.02405).
 
     Returns:
-        A scalar, in nats.
+        A scalar, or ``(R,)``, in nats.
     """
-    return nll.mean() + (temperature * kl_weight) * kl
+    return nll.mean(0) + (temperature * kl_weight) * kl
 
 
 def log_likelihood_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum the negative log-likelihood of a minibatch under each draw.
 
     Args:
-        logits: ``(S, B, C)``.
-        labels: ``(B,)``, integers below C.
+        logits: ``(S, B, C)``, or ``(S, R, B, C)``.
+        labels: ``(B,)``, or ``(R, B)``, integers below C.
 
     Returns:
-        ``(S,)``, in nats.
+        ``(S,)``, or ``(S, R)``, in nats.
     """
-    num_samples = len(logits)
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(num_samples), reduction="none")
-    return loss.view(num_samples, -1).sum(1)
+    if logits.shape[:-2] == (1,):  # as below, in fewer operations
+        return F.cross_entropy(logits.squeeze(0), labels, reduction="sum").unsqueeze(0)
+    labels = labels.expand(logits.shape[:-1])
+    loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    return loss.view(labels.shape).sum(-1)

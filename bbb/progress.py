@@ -108,4 +108,4 @@ def describe(epoch: Epoch, num_epochs: int) -> str:
     )
     if epoch.validation_accuracy is not None:
         line += f" | validation {100 * epoch.validation_accuracy:.2f} %, NLL {epoch.validation_nll:.4f}"
-    return f"{line} | {epoch.seconds:.1f} s"
+    return f"{line} | {epoch.seconds:.3f} s"

@@ -5,6 +5,9 @@ A distribution here lives on R^D, the weights and biases of a whole network laid
 which is what one training step costs beyond the deterministic network. Log-probabilities have shape ``(S,)``: one
 number, in nats, for each of S draws.
 
+A posterior may stand for R independent replicas: its parameters are ``(R, D)``, its draws ``(S, R, D)``, and each
+log-probability and KL is one number a replica, ``(S, R)`` and ``(R,)``.
+
 Posterior and prior share these types: ``posterior.frozen()`` is a prior.
 """
 
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from bbb.flows import Flow
+from bbb.noise import NoiseSource, normal
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -33,8 +37,9 @@ class WeightDistribution(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
+        self.shape = torch.Size([dim])
 
-    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def rsample(self, num_samples: int, generator: NoiseSource = None) -> tuple[Tensor, Tensor]:
         """Draw weights by reparameterisation, with their log-density.
 
         Args:
@@ -70,29 +75,40 @@ class Gaussian(WeightDistribution):
     ``exp`` costs a fraction of ``softplus`` and the scale of a KL gradient does not depend on sigma.
 
     Args:
-        mean: ``(D,)``, or a scalar shared by all weights.
-        log_std: natural logarithm of the standard deviation, ``(D,)`` or a scalar.
+        mean: ``(D,)`` or ``(R, D)``, or a scalar shared by all weights.
+        log_std: natural logarithm of the standard deviation, likewise.
         dim: D; needed where both parameters are scalars.
     """
 
     def __init__(self, mean: Tensor, log_std: Tensor, dim: int | None = None) -> None:
-        super().__init__(dim if dim is not None else max(mean.numel(), log_std.numel()))
+        shape = torch.broadcast_shapes(mean.shape, log_std.shape, () if dim is None else (dim,))
+        super().__init__(shape[-1])
+        self.shape = shape  # (D,), or (R, D)
         self.mean = nn.Parameter(mean)
         self.log_std = nn.Parameter(log_std)
+
+    @classmethod
+    def stacked(cls, posteriors: Sequence["Gaussian"]) -> Self:
+        """Make one distribution that stands for R of D weights each."""
+        values = (torch.stack([getattr(q, name).detach() for q in posteriors]) for name in ("mean", "log_std"))
+        return cls(*values)
+
+    def replicas(self) -> list["Gaussian"]:
+        """Copy the R distributions that this one stands for."""
+        return [Gaussian(mean.clone(), log_std.clone()) for mean, log_std in zip(self.mean, self.log_std, strict=True)]
 
     @property
     def base(self) -> Self:
         """The Gaussian itself: what is widened, moved or read where a posterior may have flows on its base or not."""
         return self
 
-    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        noise = torch.empty(num_samples, self.dim, dtype=self.mean.dtype, device=self.mean.device)
-        noise.normal_(generator=generator)
-        return _GaussianSample.apply(self.mean.expand(self.dim), self.log_std.expand(self.dim), noise)
+    def rsample(self, num_samples: int, generator: NoiseSource = None) -> tuple[Tensor, Tensor]:
+        noise = normal((num_samples, *self.shape), self.mean, generator)
+        return _GaussianSample.apply(self.mean.expand(self.shape), self.log_std.expand(self.shape), noise)
 
     def log_prob(self, w: Tensor) -> Tensor:
         z = (w - self.mean) * torch.exp(-self.log_std)
-        return -0.5 * torch.linalg.vecdot(z, z) - self.log_std.expand(self.dim).sum() - 0.5 * self.dim * LOG_2PI
+        return -0.5 * torch.linalg.vecdot(z, z) - total(self.log_std, self.dim) - 0.5 * self.dim * LOG_2PI
 
     def kl_divergence(self, prior: "Gaussian") -> Tensor:
         r"""Evaluate KL(self || prior) in closed form.
@@ -103,15 +119,14 @@ class Gaussian(WeightDistribution):
             prior: a Gaussian over the same weights. No gradient flows into it.
 
         Returns:
-            A scalar, in nats.
+            A scalar, or ``(R,)``, in nats.
         """
         return _GaussianKL.apply(self.mean, self.log_std, prior.mean.detach(), prior.log_std.detach(), self.dim)
 
     def split(self, num_first: int) -> tuple["Gaussian", "Gaussian"]:
-        mean, log_std = (value.detach().expand(self.dim) for value in (self.mean, self.log_std))
-        return tuple(
-            Gaussian(mean[part].clone(), log_std[part].clone()) for part in (slice(num_first), slice(num_first, None))
-        )
+        values = (value.detach().expand(self.shape) for value in (self.mean, self.log_std))
+        parts = zip(*(value.tensor_split([num_first], dim=-1) for value in values), strict=True)
+        return tuple(Gaussian(mean.clone(), log_std.clone()) for mean, log_std in parts)
 
 
 class FlowedGaussian(WeightDistribution):
@@ -142,7 +157,7 @@ class FlowedGaussian(WeightDistribution):
         """The image of the base's mean ``(D,)``: a centre, where the mean itself has no closed form."""
         return self._through(torch.zeros_like(self.base.mean).unsqueeze(0), inverse=False)[0].squeeze(0)
 
-    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def rsample(self, num_samples: int, generator: NoiseSource = None) -> tuple[Tensor, Tensor]:
         z, log_q = self.base.rsample(num_samples, generator)
         w, log_det = self._through(z - self.base.mean, inverse=False)
         return w, log_q - log_det
@@ -178,7 +193,7 @@ class Independent(WeightDistribution):
         super().__init__(sum(part.dim for part in parts))
         self.parts = nn.ModuleList(parts)
 
-    def rsample(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def rsample(self, num_samples: int, generator: NoiseSource = None) -> tuple[Tensor, Tensor]:
         w, log_q = zip(*(part.rsample(num_samples, generator) for part in self.parts), strict=True)
         return torch.cat(w, dim=1), torch.stack(log_q).sum(0)
 
@@ -208,21 +223,15 @@ class _GaussianSample(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        std = log_std.exp()
-        ctx.save_for_backward(std, noise)
-        log_q = -0.5 * torch.linalg.vecdot(noise, noise) - log_std.sum() - 0.5 * mean.numel() * LOG_2PI
-        return torch.addcmul(mean, std, noise), log_q
+        deviation = deviate(log_std.exp(), noise)
+        ctx.save_for_backward(deviation)
+        return mean + deviation, log_prob_of_noise(noise, log_std)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: FunctionCtx, grad_w: Tensor, grad_log_q: Tensor) -> tuple[Tensor, Tensor, None]:
-        # w moves with mean at rate 1 and with log_std at rate std * noise; log q(w(noise)) depends on log_std alone.
-        std, noise = ctx.saved_tensors
-        if len(grad_w) == 1:
-            grad_mean, along_noise = grad_w[0], grad_w[0] * noise[0]
-        else:
-            grad_mean, along_noise = grad_w.sum(0), torch.einsum("sd,sd->d", grad_w, noise)
-        return grad_mean, torch.addcmul(-grad_log_q.sum(), along_noise, std), None
+        (deviation,) = ctx.saved_tensors
+        return *over_draws(grad_w, deviation, -grad_log_q.sum(0)), None
 
 
 class _GaussianKL(torch.autograd.Function):
@@ -234,21 +243,47 @@ class _GaussianKL(torch.autograd.Function):
         shift = (mean - p_mean) * precision
         ratio = torch.exp(2.0 * log_std) * precision
         ctx.save_for_backward(shift, ratio)
-        ctx.shapes = mean.shape, log_std.shape
-        ctx.dim = dim
-        quadratic = _total(ratio, dim) + _total(shift * (mean - p_mean), dim)
-        return _total(p_log_std, dim) - _total(log_std, dim) + 0.5 * (quadratic - dim)
+        ctx.shapes = mean.shape, log_std.shape, torch.broadcast_shapes(shift.shape, ratio.shape, (dim,))
+        quadratic = total(ratio, dim) + total(shift * (mean - p_mean), dim)
+        return total(p_log_std, dim) - total(log_std, dim) + 0.5 * (quadratic - dim)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         shift, ratio = ctx.saved_tensors
-        mean_shape, log_std_shape = ctx.shapes
-        grad_mean = (shift * grad).expand(ctx.dim).sum_to_size(mean_shape)
-        grad_log_std = ((ratio - 1.0) * grad).expand(ctx.dim).sum_to_size(log_std_shape)
+        mean_shape, log_std_shape, shape = ctx.shapes
+        grad = grad.unsqueeze(-1)
+        grad_mean = (shift * grad).expand(shape).sum_to_size(mean_shape)
+        grad_log_std = ((ratio - 1.0) * grad).expand(shape).sum_to_size(log_std_shape)
         return grad_mean, grad_log_std, None, None, None
 
 
-def _total(x: Tensor, dim: int) -> Tensor:
-    """Sum over the D weights of a ``(D,)`` vector or of a scalar that stands for all of them."""
-    return x.sum() if x.numel() == dim else x.sum() * dim
+def log_prob_of_noise(noise: Tensor, log_std: Tensor) -> Tensor:
+    """Evaluate log q of the draws mean + std * noise ``(S, ...)``, which the mean has no part in."""
+    return -0.5 * torch.linalg.vecdot(noise, noise) - log_std.sum(-1) - 0.5 * log_std.shape[-1] * LOG_2PI
+
+
+def deviate(std: Tensor, noise: Tensor) -> Tensor:
+    """Evaluate std * noise ``(S, ...)``, in the memory of ``std`` where it is large enough."""
+    return std.unsqueeze(0).mul_(noise) if len(noise) == 1 else std * noise
+
+
+def over_draws(grad_w: Tensor, deviation: Tensor, grad_log_std: Tensor) -> tuple[Tensor, Tensor]:
+    """Carry the gradient of S draws w = mean + std * noise back to mean and log_std.
+
+    w moves with mean at rate 1 and with log_std at rate std * noise, its deviation.
+
+    Args:
+        grad_w: ``(S, D)`` or ``(S, R, D)``.
+        deviation: of the draws from the mean, likewise.
+        grad_log_std: what is to be added to each gradient of log_std, a scalar or ``(R,)``.
+    """
+    added = grad_log_std.unsqueeze(-1)
+    if len(grad_w) == 1:
+        return grad_w[0], torch.addcmul(added, grad_w[0], deviation[0])
+    return grad_w.sum(0), torch.einsum("s...d,s...d->...d", grad_w, deviation).add_(added)
+
+
+def total(x: Tensor, dim: int) -> Tensor:
+    """Sum over the D weights in the last axis, or over all D for which a scalar stands."""
+    return x * dim if x.ndim == 0 or x.shape[-1] != dim else x.sum(-1)

@@ -21,6 +21,9 @@ PLAN = Plan(
     temperature=1.0,
     input_dropout=0.0,
     estimator="weights",
+    noise_reuse=16,
+    precision="float32",
+    cuda_graph=False,
 )
 
 
@@ -53,6 +56,9 @@ VARIANTS = {
     "many draws": {"num_samples": 4},
     "local, many draws": {"estimator": "local", "num_samples": 4},
     "input dropout": {"input_dropout": 0.2},
+    "fresh noise": {"noise_reuse": 1},
+    "bfloat16": {"precision": "bfloat16"},
+    "bfloat16, local": {"precision": "bfloat16", "estimator": "local", "num_samples": 2},
     "sgd": {"optimizer": "sgd", "lr": 0.05},
     "cosine": {"lr_schedule": "cosine"},
     "blundell": {"beta_type": "blundell"},
@@ -115,7 +121,8 @@ def test_validation_draws_are_the_same_each_epoch(toy_split):
 @pytest.mark.parametrize("batch_size", [10, 64])
 def test_the_step_follows_the_gradient_of_the_elbo_per_example(toy_split, batch_size):
     """One SGD step on the first minibatch moves the mean by lr times the gradient of its cost, scaled to an example."""
-    network, _ = train(toy_split[slice(0, batch_size)], optimizer="sgd", lr=0.1, num_epochs=1, batch_size=64)
+    changes = {"optimizer": "sgd", "lr": 0.1, "num_epochs": 1, "batch_size": 64, "noise_reuse": 1}
+    network, _ = train(toy_split[slice(0, batch_size)], **changes)
     start = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(1))
     w, _ = start.posterior.rsample(1, torch.Generator().manual_seed(2))
     nll = objective.log_likelihood_loss(
@@ -220,3 +227,34 @@ def test_an_epoch_makes_as_many_passes_as_its_steps_need(toy_split):
     assert epochs[0].train_kl == pytest.approx(once.train_kl, rel=1e-4)
     assert epochs[0].train_nll == pytest.approx(once.train_nll, rel=0.5)
     assert 0.0 <= epochs[0].train_accuracy <= 1.0
+
+
+@pytest.mark.parametrize("prior", ["mixture", "gaussian"])
+def test_leaving_out_a_negligible_kl_changes_nothing(prior, toy_split, monkeypatch):
+    """64 minibatches: the shares of Blundell's scheme fall to 2^-64. Adam shows a gradient however small it is."""
+    prior = VARIANTS["mixture"]["prior"] if prior == "mixture" else None
+    changes = {"beta_type": "blundell", "batch_size": 1, "prior": prior, "num_epochs": 2}
+    network, epochs = train(toy_split, **changes)
+    monkeypatch.setattr(training, "NEGLIGIBLE", -1.0)
+    complete, expected = train(toy_split, **changes)
+    torch.testing.assert_close(network.posterior.state_dict(), complete.posterior.state_dict(), rtol=1e-4, atol=1e-5)
+    assert epochs[-1].train_nll == pytest.approx(expected[-1].train_nll, rel=1e-3)
+    assert epochs[-1].train_kl == pytest.approx(expected[-1].train_kl, rel=0.02)  # of other minibatches
+
+
+def test_the_kl_is_reported_where_it_does_not_count(toy_split):
+    _, (epoch,) = train(toy_split, beta_type="none", num_epochs=1, lr=1e-9)
+    _, (expected,) = train(toy_split, num_epochs=1, lr=1e-9)
+    assert epoch.train_kl == pytest.approx(expected.train_kl, rel=1e-4)
+
+
+def test_bfloat16_products_follow_the_gradient_of_float32(toy_split):
+    """To the three digits that a bfloat16 has."""
+    changes = {"optimizer": "sgd", "lr": 0.1, "num_epochs": 1, "batch_size": 64}
+    start = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(1)).posterior.mean.detach()
+    moves = [
+        train(toy_split, precision=name, **changes)[0].posterior.mean.detach() - start
+        for name in ("float32", "bfloat16")
+    ]
+    assert (moves[0] - moves[1]).norm() < 0.02 * moves[0].norm()
+    assert not torch.equal(*moves)
