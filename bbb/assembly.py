@@ -16,6 +16,7 @@ from bbb.settings import Settings
 from bbb.weights import WeightDistribution
 
 _STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation", "source", "inflation")
+_STREAMS_OF_SPLIT = ("split", "fraction")
 _TASK = ("dataset", "digits", "rotation")  # what a weights file tells of its task
 
 
@@ -86,6 +87,10 @@ def load_source(
     else:
         record = _same_source(settings.pretrained, root, started_with)
     network, about = checkpoint.load_weights(Path(record["weights"]), device)
+    if network.num_replicas is not None:
+        raise checkpoint.WeightsError(
+            f"{record['weights']}: holds {network.num_replicas} replicas; name the weights of a run with num_replicas=1"
+        )
     _check_about(Path(record["weights"]), network, about)
     return Source(record, network, about)
 
@@ -126,8 +131,12 @@ def create(
     device = task.train.labels.device
     sizes = (task.train.images.shape[1], *[settings.num_hidden] * settings.num_layers, len(settings.digits))
     _check_memory(settings, sizes, device)
-    init = generator(settings, "init")
-    fresh = BayesianMLP.initial(sizes, settings.init_std, init, settings.num_flows, settings.flow).to(device)
+    shape = settings.num_flows, settings.flow
+    starts = [
+        BayesianMLP.initial(sizes, settings.init_std, generator(settings, "init", replica=replica), *shape)
+        for replica in range(settings.num_replicas)
+    ]
+    fresh = (BayesianMLP.stacked(starts) if len(starts) > 1 else starts[0]).to(device)
     keep_head = source is not None and (settings.prior != "posterior" or _keeps_head(settings, source))
     if source is not None:
         _check_layout(settings, source, sizes, keep_head)
@@ -145,14 +154,17 @@ def create_prior(settings: Settings, dim: int, device: torch.device) -> WeightDi
     return priors.scale_mixture(dim, settings.prior_pi, settings.prior_std1, settings.prior_std2)
 
 
-def stream_seed(settings: Settings, stream: str) -> int:
-    """Derive the seed of one random stream, independent of the others."""
-    return int(np.random.SeedSequence([settings.seed, _STREAMS.index(stream)]).generate_state(1, np.uint64)[0] >> 1)
+def stream_seed(settings: Settings, stream: str, replica: int = 0) -> int:
+    """Derive the seed of one random stream, independent of the others; that of a replica is as with seed + replica."""
+    seed = settings.seed + replica
+    if stream in _STREAMS_OF_SPLIT and settings.split_seed is not None:
+        seed = settings.split_seed
+    return int(np.random.SeedSequence([seed, _STREAMS.index(stream)]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def generator(settings: Settings, stream: str, device: torch.device | None = None) -> torch.Generator:
+def generator(settings: Settings, stream: str, device: torch.device | None = None, replica: int = 0) -> torch.Generator:
     """Create the generator of one random stream."""
-    return torch.Generator(device or torch.device("cpu")).manual_seed(stream_seed(settings, stream))
+    return torch.Generator(device or torch.device("cpu")).manual_seed(stream_seed(settings, stream, replica))
 
 
 def _same_source(pretrained: str, root: Path, started_with: Mapping[str, str]) -> dict[str, str]:
@@ -193,13 +205,14 @@ def _check_memory(settings: Settings, sizes: Sequence[int], device: torch.device
     """
     dim = num_weights(sizes)
     parameters = 2 * dim + settings.num_flows * num_flow_parameters(sizes, settings.flow)
-    needed = 4 * (4 * parameters + 3 * settings.num_samples * dim)
+    needed = 4 * settings.num_replicas * (4 * parameters + 3 * settings.num_samples * dim)
     there = machine.memory(device)
     if needed > there:
         raise machine.DeviceError(
             f"num_hidden={settings.num_hidden}: training {dim:,} weights with num_layers={settings.num_layers}, "
-            f"num_flows={settings.num_flows} and num_samples={settings.num_samples} takes {needed / 2**30:,.0f} GiB, "
-            f"{device} has {there / 2**30:,.0f}; make one of them smaller"
+            f"num_flows={settings.num_flows}, num_samples={settings.num_samples} and "
+            f"num_replicas={settings.num_replicas} takes {needed / 2**30:,.0f} GiB, {device} has "
+            f"{there / 2**30:,.0f}; make one of them smaller"
         )
 
 

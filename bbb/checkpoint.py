@@ -21,7 +21,7 @@ from bbb.network import FLOWS, BayesianMLP, num_flow_parameters, num_weights
 from bbb.weights import FlowedGaussian, WeightDistribution
 
 FORMAT = "bbb-weights-2"
-STATE_FORMAT = "bbb-state-3"
+STATE_FORMAT = "bbb-state-4"
 DTYPES = (torch.float32, torch.float64)
 _INSTEAD = "start again without resume=True, or put a sound copy in its place"
 
@@ -42,7 +42,8 @@ def save_weights(path: Path, network: BayesianMLP, about: Mapping[str, object] |
         network: its posterior and its layer sizes are written.
         about: whatever else a reader should know, such as the classes; values must be fit for JSON.
     """
-    layout = {"format": FORMAT, "sizes": list(network.sizes), **_flavour(network.posterior)}
+    layout = {"format": FORMAT, "sizes": list(network.sizes), "num_replicas": network.num_replicas or 1}
+    layout |= _flavour(network.posterior)
     metadata = {key: json.dumps(value) for key, value in {**(about or {}), **layout}.items()}
     tensors = {name: value.cpu().contiguous() for name, value in network.posterior.state_dict().items()}
     write_aside(path, save(tensors, {**metadata, "sha256": _checksum(metadata, tensors)}))
@@ -56,8 +57,8 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
         device: where the network shall live.
 
     Returns:
-        The network, and what the file tells about it: ``sizes``, ``flow``, ``num_flows`` and what was passed as
-        ``about``.
+        The network, and what the file tells about it: ``sizes``, ``flow``, ``num_flows``, ``num_replicas`` and what was
+        passed as ``about``.
 
     Raises:
         WeightsError: the file is not there, is not of this format, is damaged, or holds values that are not finite.
@@ -66,11 +67,13 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
     try:
         sizes = [int(size) for size in about["sizes"]]
         flow, num_flows = about["flow"], int(about["num_flows"])
+        num_replicas = int(about.setdefault("num_replicas", 1))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
-    if num_flows < 0 or (num_flows and flow not in FLOWS) or len(sizes) < 2 or min(sizes) < 1:
+    wrong = num_flows < 0 or (num_flows and flow not in FLOWS) or len(sizes) < 2 or min(sizes) < 1
+    if wrong or num_replicas < 1 or (num_flows and num_replicas > 1):
         raise WeightsError(f"{path}: the layout in its metadata is damaged")
-    network = _blank(sizes, num_flows, flow, tensors)
+    network = _blank(sizes, num_flows, flow, num_replicas, tensors)
     wanted = {} if network is None else {name: value.shape for name, value in network.posterior.state_dict().items()}
     if wanted != {name: value.shape for name, value in tensors.items()}:
         raise WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
@@ -80,13 +83,17 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
     return network.to(device), about
 
 
-def _blank(sizes: Sequence[int], num_flows: int, flow: str | None, tensors: Mapping[str, Tensor]) -> BayesianMLP | None:
+def _blank(
+    sizes: Sequence[int], num_flows: int, flow: str | None, num_replicas: int, tensors: Mapping[str, Tensor]
+) -> BayesianMLP | None:
     """Make a network to load tensors into; None where they are too few for it, since it might not fit the memory."""
     needed = 2 * num_weights(sizes) + (num_flows * num_flow_parameters(sizes, flow) if num_flows else 0)
+    needed *= num_replicas
     dtypes = {value.dtype for value in tensors.values()}
     if sum(value.numel() for value in tensors.values()) < needed or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
         return None
-    return BayesianMLP.initial(sizes, 1.0, torch.Generator(), num_flows, flow or "planar").to(*dtypes)
+    network = BayesianMLP.initial(sizes, 1.0, torch.Generator(), num_flows, flow or "planar").to(*dtypes)
+    return network if num_replicas == 1 else BayesianMLP.stacked([network] * num_replicas)
 
 
 def _flavour(posterior: WeightDistribution) -> dict[str, object]:

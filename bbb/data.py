@@ -102,6 +102,22 @@ def rotate(split: Split, degrees: float) -> Split:
     return Split(torch.cat(turned).flatten(1), split.labels)
 
 
+def photographs(side: int) -> Tensor:
+    """Cut two photographs, which come with scikit-learn, into grey square patches: images that are no digits.
+
+    Args:
+        side: of a patch, in pixels.
+
+    Returns:
+        ``(N, side * side)``, uint8.
+    """
+    from sklearn.datasets import load_sample_images  # here, since it takes a second to import
+
+    grey = (torch.tensor(photograph).float().mean(2) for photograph in load_sample_images().images)
+    patches = (each.unfold(0, side, side).unfold(1, side, side).reshape(-1, side * side) for each in grey)
+    return torch.cat([*patches]).round().to(torch.uint8)
+
+
 def subsample(split: Split, fraction: float, generator: torch.Generator) -> Split:
     """Keep a random share of each class, rounded, and at least one image of each.
 
@@ -154,21 +170,24 @@ def num_batches(split: Split, batch_size: int) -> int:
 
 
 def batches(
-    split: Split, batch_size: int, generator: torch.Generator, first: int = 0
+    split: Split, batch_size: int, generator: torch.Generator | Sequence[torch.Generator], first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterate once over the split in random order.
+    """Iterate once over the split in random order, or in R orders at once.
 
     Args:
         split: the data, on any device.
         batch_size: B, images a minibatch; the last one has what is left.
-        generator: source of the order, on the CPU.
+        generator: source of the order, on the CPU; R of them for R orders.
         first: number of minibatches to leave out, which a resumed training has seen.
 
     Yields:
-        Inputs ``(B, P)`` scaled by :func:`to_float`, and labels ``(B,)``.
+        Inputs ``(B, P)`` scaled by :func:`to_float`, and labels ``(B,)``; ``(R, B, P)`` and ``(R, B)`` for R orders.
     """
-    order = torch.randperm(len(split), generator=generator).to(split.labels.device)
-    for index in order.split(batch_size)[first:]:
+    if isinstance(generator, torch.Generator):
+        order = torch.randperm(len(split), generator=generator)
+    else:
+        order = torch.stack([torch.randperm(len(split), generator=each) for each in generator])
+    for index in order.to(split.labels.device).split(batch_size, dim=-1)[first:]:
         yield to_float(split.images[index]), split.labels[index]
 
 

@@ -1,6 +1,7 @@
 """One experiment, from settings to result. Needs no Sacred: a notebook can call :func:`run`."""
 
 import io
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,10 +11,11 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from bbb import checkpoint, evaluation, figures, machine, progress, runs, training, transfer
+from bbb import checkpoint, evaluation, figures, machine, progress, runs, training, transfer, uncertainty
 from bbb.assembly import Source, Task, create, generator, load_source, load_source_test, load_task, stream_seed
 from bbb.files import write_aside
 from bbb.network import BayesianMLP
+from bbb.parallel import ALONE, Group
 from bbb.settings import Settings
 from bbb.training import Epoch
 from bbb.weights import WeightDistribution
@@ -23,7 +25,9 @@ from bbb.weights import WeightDistribution
 class Result:
     """What an experiment found; errors and ECE in %, NLL in nats per example, ELBO in nats per training example.
 
-    ``seconds`` counts training, validation and testing, over all parts of a run that was resumed. Under
+    ``seconds`` counts training, validation and testing, over all parts of a run that was resumed. Of several replicas,
+    the test scores are those of their ensemble, ``elbo``, ``kl`` and ``test_error_mean_weights`` are means, and
+    ``replicas`` has each one's own. Under
     ``prior=posterior``, ``prior_inflation`` is the factor used, and ``source_error`` what the hidden layers still reach
     on the source's test set under the source's head.
     """
@@ -39,9 +43,10 @@ class Result:
     seconds: float
     prior_inflation: float | None = None
     source_error: float | None = None
+    replicas: list[dict[str, float]] | None = None
 
-    def as_dict(self) -> dict[str, float]:
-        """Return the result as a flat dictionary, without what does not apply."""
+    def as_dict(self) -> dict[str, object]:
+        """Return the result as a dictionary, without what does not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -78,7 +83,8 @@ def run(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     should_stop: Callable[[], bool] = lambda: False,
     root: Path = Path(runs.RESULTS),
-) -> Result:
+    group: Group = ALONE,
+) -> Result | None:
     """Train and evaluate.
 
     Args:
@@ -92,25 +98,31 @@ def run(
         on_epoch: called with what each epoch measured, first with those before a resumption.
         should_stop: asked after each step; where it says so, the state is saved and the run ends by an exception.
         root: the results folder, in which ``pretrained`` is looked up.
+        group: the processes that train together; all call this function, and the first alone validates, tests and has a
+            folder.
 
     Returns:
-        The scores on the test set, which is used here, once, after training.
+        The scores on the test set, which is used here, once, after training; None but in the first of a group.
 
     Raises:
         bbb.errors.InputError: as :func:`check`.
         bbb.training.DivergedError: the loss became NaN or infinite.
-        bbb.progress.Stopped: ``should_stop`` said so.
+        bbb.progress.Stopped: ``should_stop`` said so, in any process of the group.
+        bbb.parallel.LostError: another process of the group is gone.
     """
-    state = progress.load(folder, device) if settings.resume else None
+    is_first = group.rank == 0
+    state = group.from_first(progress.load(folder, device) if settings.resume and is_first else None)
     task = load_task(settings, device)
     source = load_source(settings, root, device, state["source"] if state else None)
     if source is not None:
         on_source(source.record)
-    on_choice, on_step = (partial(_tell, report, should_stop) for report in (on_choice, on_step))
+    on_choice, on_step = (partial(_tell, report, lambda: group.any(should_stop())) for report in (on_choice, on_step))
     inflation = state["prior_inflation"] if state else _choose_inflation(settings, task, source, on_choice)
+    inflation = group.from_first(inflation)
     network, prior = create(settings, task, source, inflation)
     plan = settings.subset(training.Plan)
-    process = training.Training(network, prior, task.train, task.validation, plan, _noise(settings, device))
+    validation = task.validation if is_first else None
+    process = training.Training(network, prior, task.train, validation, plan, _noises(settings, device), group)
     about = {"prior_inflation": inflation, "source": source.record if source else None}
     kept = progress.Progress(process, folder, about, settings.checkpoint_minutes)
     if state:
@@ -118,6 +130,8 @@ def run(
     else:
         kept.save()
     history = kept.train(on_epoch, on_step)
+    if not is_first:
+        return None
     result = _evaluate(settings, task, network, prior, history)
     if settings.prior == "posterior":
         error = _source_error(settings, source, network, device)
@@ -177,30 +191,34 @@ def save_figure(path: Path, figure: Figure) -> None:
     write_aside(path, buffer.getvalue())
 
 
-def _noise(settings: Settings, device: torch.device) -> training.Noise:
-    return training.Noise(
-        order=generator(settings, "order"),
-        weights=generator(settings, "weights", device),
-        validation_seed=stream_seed(settings, "validation"),
-    )
+def _noises(settings: Settings, device: torch.device) -> list[training.Noise]:
+    """Create the random streams of each replica."""
+    return [
+        training.Noise(
+            order=generator(settings, "order", replica=replica),
+            weights=generator(settings, "weights", device, replica),
+            validation_seed=stream_seed(settings, "validation", replica),
+        )
+        for replica in range(settings.num_replicas)
+    ]
 
 
 def _evaluate(
     settings: Settings, task: Task, network: BayesianMLP, prior: WeightDistribution, history: list[Epoch]
 ) -> Result:
     start = time.perf_counter()
-    draws = generator(settings, "evaluation", task.test.labels.device)
-    log_probs = evaluation.predict(network, task.test.images, settings.num_test_samples, draws)
-    scores = evaluation.metrics(log_probs, task.test.labels)
-    mean_accuracy, _ = evaluation.accuracy_and_nll(
-        evaluation.predict_with_mean(network, task.test.images), task.test.labels
-    )
-    elbo, kl = evaluation.elbo(network, prior, task.train, settings.num_validation_samples, draws)
+    test, predictions, replicas = task.test, [], []
+    for number, replica in enumerate(network.replicas()):
+        draws = generator(settings, "evaluation", test.labels.device, number)
+        predictions.append(evaluation.predict(replica, test.images, settings.num_test_samples, draws))
+        of_mean, _ = evaluation.accuracy_and_nll(evaluation.predict_with_mean(replica, test.images), test.labels)
+        elbo, kl = evaluation.elbo(replica, prior, task.train, settings.num_validation_samples, draws)
+        scores = evaluation.metrics(predictions[-1], test.labels).as_dict("test_")
+        replicas.append({**scores, "test_error_mean_weights": 100.0 * (1.0 - of_mean), "elbo": elbo, "kl": kl})
+    means = {name: statistics.fmean(each[name] for each in replicas) for name in replicas[0]}
     return Result(
-        **scores.as_dict("test_"),
-        test_error_mean_weights=100.0 * (1.0 - mean_accuracy),
-        elbo=elbo,
-        kl=kl,
+        **means | evaluation.metrics(uncertainty.mixture(torch.stack(predictions)), test.labels).as_dict("test_"),
         num_epochs=len(history),
         seconds=sum(epoch.seconds for epoch in history) + time.perf_counter() - start,
+        replicas=replicas if len(replicas) > 1 else None,
     )

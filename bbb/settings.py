@@ -62,13 +62,21 @@ def check_text(key: str, text: str) -> None:
     Raises:
         SettingsError: it is not.
     """
+    check_plain(key, read_value(key, text))
+
+
+def read_value(key: str, text: str) -> Any:
+    """Read a value of the command line: what Python can read is that, the rest is a text.
+
+    Raises:
+        SettingsError: it is nested too deeply.
+    """
     try:
-        value = ast.literal_eval(text.strip())
+        return ast.literal_eval(text.strip())
     except (SyntaxError, ValueError):
-        return  # a text
+        return text
     except (MemoryError, RecursionError):
         raise SettingsError(f"{key}: its value is nested too deeply") from None
-    check_plain(key, value)
 
 
 def unknown_key(key: str) -> str:
@@ -152,6 +160,7 @@ class Settings:
     num_hidden: Annotated[int, _integer("units a hidden layer", 1, 8192)]
     num_flows: Annotated[int, _integer("planar flows on the posterior of each layer", 0, 256)]
     flow: Annotated[Literal["planar", "matrix_planar"], _choice("planar", "matrix_planar")]
+    num_replicas: Annotated[int, _integer("networks trained at once", 1, 1024)]
     num_epochs: Annotated[int, _integer("epochs", 1, 1_000_000)]
     steps_per_epoch: Annotated[int, _integer("training steps", 1, 1_000_000)]
     batch_size: Annotated[int, _integer("images", 1, 60_000)]
@@ -165,6 +174,7 @@ class Settings:
         Literal["blundell", "standard", "soenderby", "none"], _choice("blundell", "standard", "soenderby", "none")
     ]
     temperature: Annotated[float, _number("1 is the ELBO", ge=0, le=1000)]
+    noise_reuse: Annotated[int, _integer("training steps that share a table of noise; 1: none", 1, 1024)]
     input_dropout: Annotated[float, _number("share of pixels", ge=0, lt=1)]
     estimator: Annotated[Literal["weights", "local"], _choice("weights", "local")]
     prior: Annotated[
@@ -189,6 +199,11 @@ class Settings:
     checkpoint_minutes: Annotated[float, _number("minutes", gt=0, le=1e6)]
     device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     seed: Annotated[int, _integer("a seed", 0, 2**32 - 1)]
+    split_seed: Annotated[
+        int | None, Field(description=f"a whole number from 0 to {2**32 - 1}, or null for the seed", ge=0, le=2**32 - 1)
+    ]
+    precision: Annotated[Literal["float32", "tf32", "bfloat16"], _choice("float32", "tf32", "bfloat16")]
+    cuda_graph: Annotated[bool, Field(description="True or False")]
     num_threads: Annotated[
         int | None, Field(description="a whole number from 1 to 1024 (threads), or null for all cores", ge=1, le=1024)
     ]
@@ -199,6 +214,11 @@ class Settings:
             raise ValueError(
                 f"estimator='local': needs activations that are Gaussian, which num_flows={self.num_flows} makes them "
                 "not; use estimator=weights"
+            )
+        if self.num_replicas > 1 and (self.num_flows > 0 or self.pretrained is not None):
+            raise ValueError(
+                f"num_replicas={self.num_replicas}: replicas start from scratch and have no flows; use num_flows=0 and "
+                "pretrained=None, or num_replicas=1"
             )
         if self.prior == "posterior" and self.pretrained is None:
             raise ValueError("pretrained=None: prior=posterior needs the posterior of a finished run; name it here")

@@ -1,6 +1,7 @@
 """Shared fixtures: small tasks, generators, and the command line run in-process."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from bbb.data import Split
 from bbb.network import BayesianMLP
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def wait_for(find, seconds=120):
+    """Ask until something is found, and give it."""
+    end = time.monotonic() + seconds
+    while not (found := find()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return found
 
 
 @pytest.fixture

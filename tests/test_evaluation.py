@@ -68,3 +68,10 @@ def test_elbo_counts_the_kl_once_and_per_example(toy_network, toy_split):
     _, kl_half = evaluation.elbo(toy_network, prior, network_half, 2, torch.Generator())
     assert kl == pytest.approx(kl_half)
     assert kl == pytest.approx(toy_network.posterior.kl_divergence(prior).item())
+
+
+def test_many_images_are_predicted_in_parts_under_the_same_draws(toy_network, toy_split, monkeypatch):
+    at_once = evaluation.predict(toy_network, toy_split.images, 3, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(evaluation, "CHUNK", 10)
+    in_parts = evaluation.predict(toy_network, toy_split.images, 3, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(in_parts, at_once)
