@@ -25,6 +25,8 @@ from bbb.runs import Run
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
 
+# Of a scheduler's web pages: none, and a free port, since one that is taken makes Dask warn where two grids are at work.
+NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 INNOCENT = 10  # times that a run may be lost to workers that died before they began it
 
 
@@ -216,9 +218,8 @@ def _client(scheduler: str | None, num_workers: int) -> Iterator["Client"]:
                     n_workers=num_workers,
                     threads_per_worker=1,
                     memory_limit=0,
-                    dashboard_address=None,
                     silence_logs=logging.CRITICAL,
-                    scheduler_kwargs={"allowed_failures": 0},
+                    scheduler_kwargs={"allowed_failures": 0, **NO_DASHBOARD},
                     local_directory=scratch,
                 )
                 stack.callback(_stop, cluster)

@@ -55,6 +55,12 @@ def test_what_fails_or_dies_is_tried_once_more_and_the_others_go_on(in_tmp, capf
     assert capfd.readouterr() == ("", "")
 
 
+def test_two_grids_at_once_do_not_disturb_each_other(capfd):
+    with cluster._client(None, 1) as first, cluster._client(None, 1) as second:
+        assert len(first.nthreads()) == len(second.nthreads()) == 1
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_run_that_is_completed_is_not_made_again(in_tmp):
     config = job(num_epochs=1, num_hidden=8, num_test_samples=2).config
     for _ in range(2):
