@@ -25,7 +25,7 @@ from bbb.runs import Run
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
 
-# Of a scheduler's web pages: none, and a free port, since one that is taken makes Dask warn where two grids are at work.
+# No web pages; its server takes any free port, since Dask warns of one that is taken, by a second grid for one.
 NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 INNOCENT = 10  # times that a run may be lost to workers that died before they began it
 

@@ -20,6 +20,7 @@ from bbb.files import write_aside
 from bbb.grid import GridError, Job
 from bbb.runs import Run
 from bbb.settings import read_value
+from bbb.table import Row
 
 OPTIONS = {"grid": ("grid", "scheduler"), "reproduce": ("fast", "scheduler"), "figures": ("fast",)}
 UNITS = "Means over seeds, with standard errors. Errors and ECE in %, NLL and ELBO in nats per example, KL in nats."
@@ -74,12 +75,8 @@ def run_grid(config: Mapping[str, object], entry: Path, root: Path = Path(runs.R
     completed, failures = _make(list(jobs), entry, config.get("scheduler"), root)
     rows = table.summarise([(changes, completed[job].result) for job, changes in jobs.items() if job in completed])
     if rows:
-        folder = grid.folder_of(base, root)
-        text = table.markdown(rows)
-        folder.mkdir(parents=True, exist_ok=True)  # its runs may all be elsewhere
-        write_aside(folder / "grid.md", f"{text}\n{UNITS}\n".encode())
-        write_aside(folder / "grid.csv", table.as_csv(rows).encode())
-        print(f"\n{text}\nin {folder / 'grid.md'} and {folder / 'grid.csv'}")
+        print(f"\n{table.markdown(rows)}")
+        _write_table(rows, grid.folder_of(base, root) / "grid")
     _report(failures, len(jobs))
 
 
@@ -99,10 +96,14 @@ def reproduce(fast: bool, scheduler: str | None, entry: Path, root: Path = Path(
     plots = reproduction.plots(fast, entry.parent / "configs")
     jobs = [job for plot in plots for job in plot.jobs]
     completed, failures = _make(jobs, entry, scheduler, root)
+    folder, drawn = reproduction.folder(fast), []
     for plot in plots:
         if all(job in completed for job in plot.jobs):
-            print(f"drawing {reproduction.folder(fast) / plot.name}.png", flush=True)
-            reproduction.draw(plot, completed, reproduction.folder(fast))
+            print(f"drawing {folder / plot.name}.png", flush=True)
+            reproduction.draw(plot, completed, folder)
+            drawn.append(plot)
+    if drawn:
+        _write_table(reproduction.results(drawn, folder), folder / "results")
     _report(failures, len([*grid.in_order(jobs)]))
 
 
@@ -120,17 +121,21 @@ def figures(fast: bool, entry: Path, root: Path = Path(runs.RESULTS)) -> None:
     """
     plots, folder = reproduction.plots(fast, entry.parent / "configs"), reproduction.folder(fast)
     completed = grid.find_completed(grid.in_order(job for plot in plots for job in plot.jobs), root)
-    undrawn, commands = [], {}
+    drawn, undrawn, commands = [], [], {}
     for plot in plots:
         missing = [job for job in grid.in_order(plot.jobs) if job not in completed]
         if not missing:
             reproduction.draw(plot, completed, folder)
+            drawn.append(plot)
             print(f"{folder / plot.name}.png: drawn from {len(plot.jobs)} runs")
         elif reproduction.redraw(plot, folder):
+            drawn.append(plot)
             print(f"{folder / plot.name}.png: drawn from {plot.name}.json; {len(missing)} of its runs are not here")
         else:
             undrawn.append(plot.name)
             commands.update((job.placed(completed.get(job.source)).words, None) for job in missing)
+    if drawn:
+        _write_table(reproduction.results(drawn, folder), folder / "results")
     for words in commands:
         print(f"python experiment.py with {' '.join(words)}")
     if undrawn:
@@ -159,6 +164,14 @@ def _make(jobs: Sequence[Job], entry: Path, scheduler: str | None, root: Path) -
 
         failures = cluster.run(todo, completed, entry, scheduler, root, on_end)
     return grid.find_completed(jobs, root), failures
+
+
+def _write_table(rows: Sequence[Row], path: Path) -> None:
+    """Write a table of results as Markdown and CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # the runs of a grid may all be elsewhere
+    write_aside(path.with_suffix(".md"), f"{table.markdown(rows)}\n{UNITS}\n".encode())
+    write_aside(path.with_suffix(".csv"), table.as_csv(rows).encode())
+    print(f"in {path}.md and {path}.csv")
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def flows(arms: Runs) -> dict:
     return {
         "curves": {arm: _accuracies(each) for (arm,), each in arms.items()},
         "seconds": {
-            arm: _rounded(statistics.fmean(_seconds_an_epoch(run) for run in each)) for (arm,), each in arms.items()
+            arm: _rounded(statistics.median(_seconds_an_epoch(run) for run in each)) for (arm,), each in arms.items()
         },
         "title": f"blundell with and without flows: {_about(arms)}",
     }
@@ -148,14 +148,14 @@ def _metric(run: Run, name: str, scale: float = 1.0) -> list[float]:
 
 
 def _seconds_an_epoch(run: Run) -> float:
-    """The mean length of an epoch, which the log tells, validation included.
+    """The median length of an epoch, which the log tells, validation included; others may have disturbed some.
 
     Raises:
         InputError: the log is damaged.
     """
     path = run.folder / "log.txt"
     try:
-        return statistics.fmean(float(text) for text in re.findall(r"\| ([\d.]+) s$", path.read_text(), re.MULTILINE))
+        return statistics.median(float(text) for text in re.findall(r"\| ([\d.]+) s$", path.read_text(), re.MULTILINE))
     except (OSError, ValueError):
         raise InputError(f"{path}: cannot be read; remove the run's folder") from None
 

@@ -1,7 +1,8 @@
 """The figures of the README: the runs that each is made of, what it shows of them, and its files.
 
-Each figure ``NAME.png`` has a ``NAME.json`` beside it with exactly what it shows, the configurations of its runs and
-their folders. The picture is drawn from what the JSON file holds, so that it can be drawn again without the runs.
+Each figure ``NAME.png`` has a ``NAME.json`` beside it with exactly what it shows, and of its runs the configurations,
+folders and results. The picture, and the table of results, are made from what the JSON file holds, so that they can be
+made again without the runs.
 """
 
 import json
@@ -11,12 +12,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bbb import evidence, figures, runs
+from bbb import evidence, figures, runs, table
 from bbb.files import write_aside
 from bbb.grid import FREE, Job, identity, in_order
 from bbb.pipeline import save_figure
 from bbb.runs import Run
 from bbb.settings import load_file
+from bbb.table import Row
 
 SEEDS, TRANSFER_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
 FRACTIONS = (0.01, 0.1, 0.5, 1.0)
@@ -125,7 +127,11 @@ def draw(plot: Plot, completed: Mapping[Job, Run], where: Path) -> None:
         "figure": plot.name,
         "config": common,
         "runs": [
-            {"run": str(completed[job].folder), "config": {key: each[key] for key in each if key not in common}}
+            {
+                "run": str(completed[job].folder),
+                "config": {key: each[key] for key in each if key not in common},
+                "result": completed[job].result,
+            }
             for job, each in zip(plot.jobs, configs, strict=True)
         ],
         "shows": shows,
@@ -139,14 +145,26 @@ def redraw(plot: Plot, where: Path) -> bool:
     """Draw a figure from its JSON file; False where there is none of the same configurations, and nothing is done."""
     try:
         record = json.loads((where / f"{plot.name}.json").read_text())
-        there = {identity({**record["config"], **run["config"]}) for run in record["runs"]}
-        if there != {identity(job.config) for job in plot.jobs}:
+        there = [identity({**record["config"], **run["config"]}) for run in record["runs"]]
+        if there != [identity(job.config) for job in plot.jobs] or not all(run["result"] for run in record["runs"]):
             return False
         figure = plot.draw(record["shows"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not one of ours
         return False
     save_figure(where / f"{plot.name}.png", figure)
     return True
+
+
+def results(plots: Sequence[Plot], where: Path) -> list[Row]:
+    """Read from the JSON files of figures what their arms reached, as means over the seeds."""
+    rows = []
+    for plot in plots:
+        found = [run["result"] for run in json.loads((where / f"{plot.name}.json").read_text())["runs"]]
+        result_of = dict(zip(plot.jobs, found, strict=True))
+        for arm, jobs in plot.arms.items():
+            setting = dict(zip(("figure", "arm", "fraction"), (plot.name, *arm), strict=False))
+            rows += table.summarise((setting, result_of[job]) for job in jobs)
+    return rows
 
 
 def _as_json(record: Mapping[str, object]) -> str:

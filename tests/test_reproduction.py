@@ -121,7 +121,7 @@ SHOWS = {  # made up: two seeds, two epochs
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_is_drawn_again_from_its_file_to_the_last_bit(plots, tmp_path, name):
     plot = dataclasses.replace(plots[name], show=lambda arms: SHOWS[name])
-    completed = {job: runs.Run(runs.Path("results/a/1"), "COMPLETED", {}, {}) for job in plot.jobs}
+    completed = {job: runs.Run(runs.Path("results/a/1"), "COMPLETED", {}, {"test_error": 2.0}) for job in plot.jobs}
     reproduction.draw(plot, completed, tmp_path)
     path = tmp_path / f"{name}.png"
     first = path.read_bytes()
@@ -152,10 +152,14 @@ def drawn():
     return {path.name: path.read_bytes() for path in reproduction.folder(True).glob("*.png")}
 
 
+def tables():
+    return [(reproduction.folder(True) / name).read_text() for name in ("results.md", "results.csv")]
+
+
 @pytest.mark.slow
 def test_figures_are_drawn_from_runs_and_again_from_their_files_alone(made, capsys, tmp_path, monkeypatch):
     experiment.command_line(["experiment.py", "figures", "fast=True"])
-    from_runs, out = drawn(), capsys.readouterr().out
+    from_runs, results, out = drawn(), tables(), capsys.readouterr().out
     assert sorted(from_runs) == sorted(f"{name}.png" for name in NAMES)
     assert len(re.findall(r"drawn from \d+ runs", out)) == 5
     files = {path.name: path.read_bytes() for path in reproduction.folder(True).glob("*.json")}
@@ -166,6 +170,7 @@ def test_figures_are_drawn_from_runs_and_again_from_their_files_alone(made, caps
         (reproduction.folder(True) / name).write_bytes(content)
     experiment.command_line(["experiment.py", "figures", "fast=True"])
     assert drawn() == from_runs
+    assert tables() == results
     assert len(re.findall(r"drawn from \w+\.json; \d+ of its runs are not here", capsys.readouterr().out)) == 5
 
 
@@ -179,6 +184,12 @@ def test_a_figure_shows_the_runs_it_names(made):
             (recorded,) = runs.find_runs(runs.Path(run["run"]))
             assert identity({**record["config"], **run["config"]}) == identity(recorded.config) == identity(job.config)
     found = grid.find_completed([job for plot in made for job in plot.jobs])
+    rows = {tuple(row.setting.values()): row for row in reproduction.results(made, reproduction.folder(True))}
+    assert len(rows) == sum(len(plot.arms) for plot in made)
+    for plot in made:
+        for arm, jobs in plot.arms.items():
+            for name, (mean, _) in rows[plot.name, *arm].measures.items():
+                assert mean == pytest.approx(sum(found[job].result[name] for job in jobs) / len(jobs))
     reliability = records["calibration"]["shows"]["reliability"]
     (calibration,) = (plot for plot in made if plot.name == "calibration")
     for (arm,), jobs in calibration.arms.items():
@@ -199,6 +210,7 @@ def test_a_file_of_other_configurations_or_a_damaged_one_is_not_drawn(made, tmp_
         (tmp_path / f"{plot.name}.png").unlink()
         for other in (
             content.replace('"num_hidden": 8', '"num_hidden": 9'),
+            content.replace('"result"', '"results"'),
             content[:-9],
             "[]",
             '{"config": {}, "runs": 1}',
