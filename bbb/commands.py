@@ -23,7 +23,10 @@ from bbb.settings import read_value
 from bbb.table import Row
 
 OPTIONS = {"grid": ("grid", "scheduler"), "reproduce": ("fast", "scheduler"), "figures": ("fast",)}
-UNITS = "Means over seeds, with standard errors. Errors and ECE in %, NLL and ELBO in nats per example, KL in nats."
+UNITS = (
+    "Means over seeds, with standard errors. Errors and ECE in %, NLL and ELBO in nats per example, KL in nats, the "
+    "seconds of a whole run."
+)
 
 
 class MissingError(InputError):

@@ -58,7 +58,12 @@ def transfer(arms: Runs) -> dict:
         for (arm, fraction), each in arms.items()
     ]
     curves = {arm: _accuracies(each) for (arm, fraction), each in arms.items() if fraction == CURVES_AT}
-    return {"finals": finals, "curves": curves, "curves_title": f"fraction {CURVES_AT}, {_range_of_seeds(arms)}"}
+    return {
+        "finals": finals,
+        "curves": curves,
+        "curves_title": f"fraction {CURVES_AT}",
+        "title": f"Digits 5-9 after digits 0-4: {_about(arms, 'mean, standard error (bars) and range (bands)')}",
+    }
 
 
 def calibration(arms: Runs) -> dict:
@@ -160,16 +165,12 @@ def _seconds_an_epoch(run: Run) -> float:
         raise InputError(f"{path}: cannot be read; remove the run's folder") from None
 
 
-def _about(arms: Runs) -> str:
+def _about(arms: Runs, shown: str = "mean and range") -> str:
     """Name the data and the number of runs behind each curve."""
     some = next(iter(arms.values()))
     names = {"mnist": "MNIST", "digits8x8": "8x8 digits"}
-    return f"{names[some[0].config['dataset']]}, {_range_of_seeds(arms)}"
-
-
-def _range_of_seeds(arms: Runs) -> str:
     counts = sorted({len(each) for each in arms.values()})
-    return f"mean and range of {' or '.join(map(str, counts))} seeds"
+    return f"{names[some[0].config['dataset']]}, {shown} of {' or '.join(map(str, counts))} seeds"
 
 
 def _numbers(values: Tensor) -> list[float]:

@@ -103,6 +103,7 @@ def transfer_results(
     finals: Mapping[str, Mapping[float, Sequence[Mapping[str, float]]]],
     curves: Mapping[str, Sequence[Sequence[float]]],
     curves_title: str,
+    title: str,
 ) -> Figure:
     """Draw test error and NLL against the fraction of the target's data, and validation error against epochs.
 
@@ -112,6 +113,7 @@ def transfer_results(
         curves: for each arm the validation accuracies in %, ``[seed][epoch]``; drawn as means, with a band from least
             to most.
         curves_title: what the curves are of.
+        title: what is compared.
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     by_error, by_nll, by_epoch = figure.subplots(1, 3)
@@ -125,6 +127,7 @@ def transfer_results(
                 errors,
                 color=colour,
                 label=arm,
+                linestyle=LINES[colour],
                 marker=MARKERS[colour],
                 markersize=4,
                 capsize=3,
@@ -136,6 +139,7 @@ def transfer_results(
     by_epoch.set(xlabel="epoch", ylabel="validation error (%)", yscale="log", title=curves_title)
     _style(by_error, by_nll, by_epoch)
     by_error.legend(frameon=False)
+    figure.suptitle(title)
     return figure
 
 

@@ -186,4 +186,4 @@ def _draw_transfer(shows: dict) -> Figure:
         pairs = zip(each["test_error"], each["test_nll"], strict=True)
         results = [{"test_error": error, "test_nll": nll} for error, nll in pairs]
         finals.setdefault(each["arm"], {})[each["fraction"]] = results
-    return figures.transfer_results(finals, shows["curves"], shows["curves_title"])
+    return figures.transfer_results(finals, shows["curves"], shows["curves_title"], shows["title"])

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+FIRST = ("test_error", "test_nll", "test_ece")  # of the columns, where they are there
+
 
 @dataclass(frozen=True)
 class Row:
@@ -75,7 +77,8 @@ def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     """The names of the settings and of the measures in any of the rows."""
     settings = dict.fromkeys(name for row in rows for name in row.setting)
     measures = dict.fromkeys(name for row in rows for name in row.measures)
-    return list(settings), list(measures)
+    first = [name for name in FIRST if name in measures]
+    return list(settings), [*first, *(name for name in measures if name not in first)]
 
 
 def _rounded(measure: tuple[float, float | None] | None) -> str:

@@ -31,7 +31,7 @@ def test_compare_draws_the_mean_of_seeds_against_epochs_and_seconds():
 
 def test_transfer_results_show_means_over_seeds():
     finals = {"a": {0.1: [{"test_error": 3.0, "test_nll": 0.1}, {"test_error": 5.0, "test_nll": 0.3}]}}
-    by_error, by_nll, by_epoch = figures.transfer_results(finals, {"a": [[90.0], [92.0]]}, "title").axes
+    by_error, by_nll, by_epoch = figures.transfer_results(finals, {"a": [[90.0], [92.0]]}, "curves", "title").axes
     assert list(by_error.lines[0].get_ydata()) == [4.0]
     assert list(by_nll.lines[0].get_ydata()) == [0.2]
     assert list(by_epoch.lines[0].get_ydata()) == [9.0]

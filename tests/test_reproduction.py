@@ -114,6 +114,7 @@ SHOWS = {  # made up: two seeds, two epochs
         ],
         "curves": {"a": [[90.0, 95.0], [92.0, 94.0]]},
         "curves_title": "t",
+        "title": "t",
     },
 }
 
