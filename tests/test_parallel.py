@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,14 @@ def gradients(split, group, table=None):
     return [p.grad for p in network.posterior.parameters()], cost, measured
 
 
-def work(rank, size, folder, split, table):
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT="29631")
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def work(rank, size, port, folder, split, table):
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     with parallel.joined(torch.device("cpu")) as group:
         torch.save(gradients(split, group, table), folder / f"{rank}.pt")
@@ -45,14 +52,14 @@ def work(rank, size, folder, split, table):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_averaged_gradient_is_that_of_a_single_process_with_the_same_noise(size, toy_split, tmp_path):
-    mp.spawn(work, (size, tmp_path, toy_split, SameNoise), nprocs=size)
+    mp.spawn(work, (size, free_port(), tmp_path, toy_split, SameNoise), nprocs=size)
     expected = gradients(toy_split, parallel.ALONE)
     for rank in range(size):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_each_process_has_noise_of_its_own_and_all_have_the_same_gradient(toy_split, tmp_path):
-    mp.spawn(work, (2, tmp_path, toy_split, None), nprocs=2)
+    mp.spawn(work, (2, free_port(), tmp_path, toy_split, None), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     alone = gradients(toy_split, parallel.ALONE)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(first[0], second[0], strict=True))
