@@ -28,6 +28,10 @@ from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 
+# Read when PyTorch is loaded: threads that wait for each other go to sleep after some microseconds. By default they
+# hold their cores for milliseconds, which other runs on the same machine have to wait for.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
 import torch
 from docopt import DocoptExit
 from tqdm import tqdm

@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as in experiment.py; before PyTorch is loaded
+
 import pytest
 import torch
 

@@ -412,6 +412,28 @@ def test_a_new_process_prints_no_warning(in_tmp):
     assert done.stderr == "error: lr=-1: must be a number above 0 and up to 100 (learning rate)\n"
 
 
+WHEN_TORCH_IS_LOADED = """
+import os, sys
+
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == "torch":
+            sys.exit(os.environ.get("GOMP_SPINCOUNT"))
+
+sys.meta_path.insert(0, Finder())
+import experiment
+"""
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "2000"), ("7", "7")])
+def test_waiting_threads_let_other_runs_have_their_cores(given, used):
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    environment |= {} if given is None else {"GOMP_SPINCOUNT": given}
+    command = [sys.executable, "-c", WHEN_TORCH_IS_LOADED]
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stderr == f"{used}\n"
+
+
 @pytest.mark.parametrize("command", dict.fromkeys(README_COMMANDS))
 def test_every_command_of_the_readme_runs(in_tmp, command):
     words = command.split("#")[0].split()[1:]
