@@ -285,10 +285,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.0, help="of training on MNIST, for each")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="of these contenders")
     parser.add_argument("--figure", type=Path, default=Path("figs/peers.png"))
     arguments = parser.parse_args()
     machine.set_up(None)
-    there = {name: kind for name, (kind, module) in CONTENDERS.items() if find_spec(module)}
+    wanted = [name for name in CONTENDERS if any(part.lower() in name.lower() for part in arguments.only)]
+    there = {name: CONTENDERS[name][0] for name in wanted if find_spec(CONTENDERS[name][1])}
     steps = STEPS
     made_up = made_up_images(steps)
     print(f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
