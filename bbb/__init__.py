@@ -1,7 +1,13 @@
 """Bayesian deep transfer learning: variational posteriors over weights, and what they are worth as priors.
 
-The rooms, from the mathematics up: :mod:`bbb.recursion` and :mod:`bbb.flows` (planar flows), :mod:`bbb.weights`
-(distributions over weights), :mod:`bbb.network` (the MLP they parameterise), :mod:`bbb.priors`, :mod:`bbb.objective`
-(the ELBO), :mod:`bbb.data`, :mod:`bbb.evaluation`, :mod:`bbb.training`, :mod:`bbb.checkpoint` and :mod:`bbb.pipeline`
-(one experiment from settings to result). Nothing in this package knows of Sacred; ``experiment.py`` does.
+The floors, from the top down; imports run down this list and never up:
+
+- :mod:`bbb.cli`: words, signals, printing, the record; the only floor that knows Sacred.
+- :mod:`bbb.studies`: many runs, and what they show.
+- :mod:`bbb.runs`: one run, from settings to a result on disk.
+- :mod:`bbb.inference`: learn a posterior, judge it, hand it on as a prior.
+- :mod:`bbb.networks`: functions of their weights.
+- :mod:`bbb.distributions`: posteriors, priors and flows over flat weight vectors.
+- :mod:`bbb.data`: examples as tensors.
+- :mod:`bbb.system`: the computer, and the mistakes that users must mend.
 """

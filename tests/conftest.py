@@ -1,46 +1,29 @@
-"""Shared fixtures: small tasks, generators, and the command line run in-process."""
+"""Shared fixtures: small tasks, generators, and a folder of one's own."""
 
 import os
-import time
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as in experiment.py; before PyTorch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as on the command line; before PyTorch is loaded
 
 import pytest
-import torch
 
-from bbb.data import Split
-from bbb.network import BayesianMLP
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def wait_for(find, seconds=120):
-    """Ask until something is found, and give it."""
-    end = time.monotonic() + seconds
-    while not (found := find()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return found
+from tests import tasks
 
 
 @pytest.fixture
 def generator():
-    return torch.Generator().manual_seed(0)
+    return tasks.seeded(0)
 
 
 @pytest.fixture
-def toy_split(generator):
+def toy_split():
     """Sixty-four images of 12 pixels in 3 classes that a network can tell apart."""
-    labels = torch.arange(64) % 3
-    centres = torch.randint(0, 256, (3, 12), generator=generator)
-    noise = torch.randint(-20, 21, (64, 12), generator=generator)
-    return Split((centres[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
+    return tasks.split(1)
 
 
 @pytest.fixture
-def toy_network(generator):
-    return BayesianMLP.initial((12, 8, 3), 0.05, generator)
+def toy_network():
+    return tasks.network(2)
 
 
 @pytest.fixture

@@ -1,0 +1,12 @@
+from .command_line import has_commit as has_commit
+from .command_line import judge as judge
+from .command_line import leave_judging_to_settings as leave_judging_to_settings
+from .command_line import run_command_line as run_command_line
+from .command_line import set_up as set_up
+from .commands import figures as figures
+from .commands import print_config as print_config
+from .commands import reproduce as reproduce
+from .commands import run_grid as run_grid
+from .options import Options as Options
+from .options import sacred_options as sacred_options
+from .session import train as train

@@ -1,0 +1,105 @@
+"""A whole command line, from its words to its exit status, and what Sacred's experiment is set up with."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from docopt import DocoptExit
+from sacred import Experiment
+
+from bbb.cli.recorder import Recorder
+from bbb.cli.signals import into_a_pipe
+from bbb.cli.words import check_words
+from bbb.runs import RESUMABLE, Settings
+from bbb.system import StoppedError, in_lines, rank, refusing_bad_input
+
+PACKAGE = Path(__file__).resolve().parents[1]
+DEPENDENCIES = ("torch", "torchvision", "torchmetrics", "safetensors", "scikit-learn")  # whose versions are recorded
+
+
+def has_commit() -> bool:
+    """Tell whether git can name the commit of this code; Sacred fails where it cannot."""
+    git = shutil.which("git")
+    if git is None:
+        return False
+    command = [git, "-C", str(PACKAGE.parent), "rev-parse", "--verify", "HEAD"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def set_up(ex: Experiment) -> None:
+    """Have Sacred record every module and the versions of what they rest on, and speak only when something is wrong.
+
+    ``-l INFO`` makes Sacred talk.
+    """
+    for module in sorted(PACKAGE.rglob("*.py")):
+        ex.add_source_file(str(module))
+    for package in DEPENDENCIES:
+        ex.add_package_dependency(package, version(package))
+    messages = logging.StreamHandler()
+    messages.addFilter(lambda record: not record.getMessage().startswith(("Failed after", "Aborted after")))
+    ex.logger = logging.getLogger("bbb")
+    ex.logger.addHandler(messages)
+    ex.logger.setLevel(logging.WARNING)
+    ex.observers.append(Recorder())
+
+
+def leave_judging_to_settings(options: dict[str, Any]) -> None:
+    """Silence Sacred's warnings of new keys and changed types: what is wrong is refused by :func:`judge`."""
+    options["--force"] = True
+    if options.get("--id") is not None or options.get("--queue"):
+        raise SystemExit("error: --id, --queue: not for this experiment; runs number themselves and start at once")
+
+
+def judge(config: Mapping[str, Any], command_name: str) -> None:
+    """Refuse a bad configuration before anything starts.
+
+    Raises:
+        SystemExit: it is bad; with one line for each thing that is wrong.
+    """
+    if command_name in ("main", "print_config", "save_config") and rank() == 0:  # which speaks for all
+        with refusing_bad_input():
+            Settings.from_config({key: config[key] for key in config if key != "config_filename"})
+
+
+def run_command_line(ex: Experiment, named: Mapping[str, Path], argv: list[str]) -> None:
+    """Run a command line, and leave by SystemExit where something went wrong.
+
+    Args:
+        ex: Sacred's experiment.
+        named: its named configurations, with their files.
+        argv: the words, the program's name first.
+    """
+    # Read when PyTorch is loaded: threads that wait for each other go to sleep after some microseconds. By default they
+    # hold their cores for milliseconds, which other runs on the same machine have to wait for.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    if rank() == 0:
+        with into_a_pipe():
+            _run_words(ex, named, argv)
+        return
+    ex.logger.setLevel(logging.ERROR)  # the first process speaks for all
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        _run_words(ex, named, argv)
+
+
+def _run_words(ex: Experiment, named: Mapping[str, Path], argv: list[str]) -> None:
+    try:
+        with refusing_bad_input():
+            words = check_words(ex, named, argv[1:])
+        ex.run_commandline([argv[0], *words])
+        for observer in ex.observers:
+            if isinstance(observer, Recorder) and observer.problem is not None:
+                sys.exit(f"{in_lines(observer.problem)}; then the same command with resume=True ends the run")
+    except DocoptExit:
+        sys.exit(f"error: cannot make sense of: {' '.join(argv[1:])}; see python experiment.py --help")
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt if isinstance(interrupt, StoppedError) else StoppedError(RESUMABLE)
+        if rank() == 0:
+            print(f"stopped; the same command {stopped.what_next}", file=sys.stderr)
+        sys.exit(128 + stopped.number)

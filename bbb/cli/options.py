@@ -1,0 +1,120 @@
+"""The options of commands, which users write like keys of the configuration: ``resume=True``, ``grid="{...}"``.
+
+They say what a command shall do, not what a run computes. So they are options of Sacred's command line, in both ways of
+writing (``resume=True`` and ``--resume``), and never part of a configuration.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sacred.commandline_options import CLIOption, cli_option
+from sacred.run import Run
+
+from bbb.runs import read_value
+from bbb.studies import check_grid
+from bbb.system import InputError
+
+OPTIONS = {
+    "main": ("resume",),
+    "print_config": ("resume",),
+    "grid": ("grid", "scheduler"),
+    "reproduce": ("fast", "scheduler"),
+    "figures": ("fast",),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that a command was given.
+
+    Attributes:
+        resume: go on with the last unfinished run of this configuration.
+        fast: at toy size.
+        grid: keys with lists of values.
+        scheduler: the address of a Dask scheduler.
+    """
+
+    resume: bool = False
+    fast: bool = False
+    grid: dict[str, list[Any]] | None = None
+    scheduler: str | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> "Options":
+        """Read the options that a run of a command was started with.
+
+        Raises:
+            bbb.system.InputError: a value cannot be.
+        """
+        given: Mapping[str, Any] = run.meta_info["options"]
+        grid = given.get("--grid")
+        if grid is not None and not isinstance(grid, Mapping):
+            grid = read_value("grid", grid)
+        scheduler = given.get("--scheduler")
+        if scheduler is not None:
+            _check_address(str(scheduler))
+        return cls(
+            resume=bool(given.get("--resume")),
+            fast=bool(given.get("--fast")),
+            grid=check_grid(grid) if grid is not None else None,
+            scheduler=scheduler,
+        )
+
+
+def sacred_options() -> list[CLIOption]:
+    """List the options in the form that Sacred takes; the commands read them by :meth:`Options.of`."""
+
+    @cli_option("-r", "--resume", is_flag=True)
+    def resume(args: bool, run: Run) -> None:
+        """Continue the last unfinished run of this name and configuration, in its folder."""
+
+    @cli_option("-x", "--fast", is_flag=True)
+    def fast(args: bool, run: Run) -> None:
+        """Make figures at toy size (reproduce, figures)."""
+
+    @cli_option("-g", "--grid")
+    def grid(args: str, run: Run) -> None:
+        """Set keys with lists of values, as in "{'seed': [1, 2, 3]}" (grid)."""
+
+    @cli_option("-a", "--scheduler")
+    def scheduler(args: str, run: Run) -> None:
+        """Set the address of a Dask scheduler (grid, reproduce)."""
+
+    return [resume, fast, grid, scheduler]
+
+
+def as_option(command: str, word: str) -> list[str] | None:
+    """Turn a word such as ``resume=True`` into the option that it means.
+
+    Args:
+        command: the command that it was given to.
+        word: a word after ``with``.
+
+    Returns:
+        Words for Sacred, perhaps none; None where the word is not an option of this command.
+
+    Raises:
+        bbb.system.InputError: the option has a value that cannot be, or the command takes nothing but its options.
+    """
+    key, is_change, text = word.partition("=")
+    if not is_change or key not in OPTIONS.get(command, ()):
+        if command in ("reproduce", "figures"):
+            raise InputError(f"{word}: {command} takes only {' and '.join(f'{key}=' for key in OPTIONS[command])}")
+        return None
+    value = read_value(key, text)
+    if key in ("fast", "resume"):
+        if not isinstance(value, bool):
+            raise InputError(f"{key}={text}: must be True or False")
+        return [f"--{key}"] if value else []
+    if key == "grid":
+        check_grid(value)
+    else:
+        _check_address(text)
+    return [f"--{key}={text}"]
+
+
+def _check_address(text: str) -> None:
+    if not re.fullmatch(r"\w+://\S+:\d+", text):
+        raise InputError(f"scheduler={text}: must be the address of a Dask scheduler, as in tcp://host:8786")

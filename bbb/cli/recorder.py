@@ -1,0 +1,142 @@
+"""Sacred's record of a run, in the folder that the run has to itself."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sacred.observers import FileStorageObserver
+from sacred.serializer import flatten
+
+from bbb.runs import RESULTS, OpenRun, open_run
+from bbb.system import InputError, StorageError, write_aside, writing
+
+
+class Recorder(FileStorageObserver):
+    """Sacred's record of a run; the folder is opened by the run itself.
+
+    What Sacred tells before the run has a folder is kept in mind: a run that is refused leaves nothing. Each file is
+    written in one move. What cannot be written while a run is at work is tried again with the next heartbeat;
+    ``problem`` is what stood in the way of the last attempt. The folder stays open, and claimed, until Sacred has told
+    how the run ended, so that the end is recorded before the checkpoint is removed or another process takes over.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(RESULTS)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.problem: StorageError | None = None
+        self.dir = None
+        self._run: OpenRun | None = None
+        self._closing = ExitStack()
+        self._start: dict[str, Any] = {}
+        self._metrics: dict[str, dict[str, list[Any]]] = {}
+
+    def open(self, experiment_name: str) -> OpenRun:
+        """Open the folder of the run that Sacred has started, until it has ended.
+
+        Raises:
+            bbb.runs.ResultsError: a link in the way leads out of the results folder.
+        """
+        self._run = self._closing.enter_context(open_run(experiment_name))
+        self.basedir, self.source_dir = str(self._run.experiment), Path(RESULTS) / "_sources"
+        return self._run
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The folder that holds the record; None before there is one."""
+        return Path(self.dir) if self.dir is not None else None
+
+    def record(self) -> None:
+        """Start the record, in the folder that the run has made by now.
+
+        Raises:
+            bbb.system.StorageError: it cannot be written; a new folder is removed.
+        """
+        if self._run is None:
+            raise RuntimeError("the run has not been opened")
+        folder = self._run.make()
+        try:
+            with writing(folder):
+                super().started_event(**self._start)
+        except InputError:
+            self.dir = None
+            self._run.discard()
+            raise
+
+    def started_event(self, **start: Any) -> None:  # type: ignore[override]  # Sacred names all arguments
+        """Keep in mind what the record will start with."""
+        self._reset()
+        self._start = start
+
+    def log_metrics(self, metrics_by_name: dict[str, dict[str, list[Any]]], info: dict[str, Any]) -> None:
+        """Take new measurements, to be written with the heartbeat."""
+        for name, new in metrics_by_name.items():
+            kept = self._metrics.setdefault(name, {"values": [], "steps": [], "timestamps": []})
+            kept["values"] += new["values"]
+            kept["steps"] += new["steps"]
+            kept["timestamps"] += [time.isoformat() for time in new["timestamps"]]
+
+    def heartbeat_event(self, *args: Any, **kwargs: Any) -> None:
+        """Write what has been measured and printed, and the record."""
+        if self.dir is None:
+            return
+        with self._noting_problems():
+            if self._metrics:
+                self.save_json(self._metrics, "metrics.json")
+            super().heartbeat_event(*args, **kwargs)
+
+    def completed_event(self, *args: Any, **kwargs: Any) -> None:
+        """Record the result, and only then remove the checkpoint."""
+        self._end(super().completed_event, *args, **kwargs)
+
+    def interrupted_event(self, *args: Any, **kwargs: Any) -> None:
+        """Record that the run was interrupted."""
+        self._end(super().interrupted_event, *args, **kwargs)
+
+    def failed_event(self, *args: Any, **kwargs: Any) -> None:
+        """Record that the run failed."""
+        self._end(super().failed_event, *args, **kwargs)
+
+    def save_json(self, obj: Any, filename: str) -> None:
+        """Write a JSON file in one move."""
+        write_aside(Path(self.dir) / filename, json.dumps(flatten(obj), sort_keys=True, indent=2).encode())
+
+    def save_cout(self) -> None:
+        """Append what was printed."""
+        with writing(Path(self.dir) / "cout.txt"):
+            super().save_cout()
+
+    def find_or_save(self, filename: str, store_dir: Path) -> Path:
+        """Keep a source file under its name and checksum."""
+        path = Path(filename)
+        content = path.read_bytes()
+        kept = store_dir / f"{path.stem}_{hashlib.md5(content).hexdigest()}{path.suffix}"
+        if not kept.exists():
+            store_dir.mkdir(parents=True, exist_ok=True)
+            write_aside(kept, content)
+        return kept
+
+    def _make_run_dir(self, _id: str | None) -> None:
+        self.dir = str(self._run.folder) if self._run is not None else None
+
+    def _end(self, write: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Record how a run ended, then give up its folder."""
+        with self._closing:
+            if self.dir is None or self._run is None:
+                return
+            with self._noting_problems():
+                write(*args, **kwargs)
+                if self.run_entry["status"] == "COMPLETED":
+                    self._run.complete()
+
+    @contextmanager
+    def _noting_problems(self) -> Iterator[None]:
+        try:
+            yield
+            self.problem = None
+        except StorageError as problem:
+            self.problem = problem

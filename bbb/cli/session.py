@@ -1,0 +1,112 @@
+"""One training run from the command line: its folder, its record, its progress bar, and its end."""
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sacred.run import Run
+from tqdm import tqdm
+
+from bbb import inference, runs, system
+from bbb.cli.options import Options
+from bbb.cli.recorder import Recorder
+from bbb.cli.signals import noticing_signals
+
+
+def train(config: Mapping[str, Any], run: Run) -> dict[str, Any] | None:
+    """Train on one task and evaluate, as a configuration says.
+
+    Args:
+        config: every key of ``configs/default.yaml``.
+        run: Sacred's, which is told metrics.
+
+    Returns:
+        The result; None but in the first of a group of processes.
+
+    Raises:
+        SystemExit: something the user gave cannot be used; the message is one line for each thing.
+        bbb.system.StoppedError: Ctrl-C or SIGTERM.
+    """
+    recorder = next((observer for observer in run.observers if isinstance(observer, Recorder)), None)
+    with system.refusing_bad_input(), system.enough_memory(), noticing_signals() as received:
+        try:
+            result = _train(config, run, recorder, received)
+        except system.StoppedError as stopped:
+            stopped.number = received[0] if received else signal.SIGTERM  # another process of the group received it
+            raise
+        if result is None:
+            return None
+        print(", ".join(f"{name} {value:.4g}" for name, value in result.items() if name != "replicas"))
+        if recorder is not None and recorder.run_folder is not None:
+            runs.publish(recorder.run_folder)
+    return result
+
+
+def _train(
+    config: Mapping[str, Any], run: Run, recorder: Recorder | None, received: list[int]
+) -> dict[str, Any] | None:
+    settings = runs.Settings.from_config(config)
+    system.set_up(settings.num_threads, settings.precision)
+    device = system.find_device(settings.device)
+    state, assembly, folder = None, None, None
+    if system.rank() == 0:  # which alone has a folder, and refuses for all
+        opened = recorder.open(settings.experiment_name) if recorder is not None else None
+        if Options.of(run).resume:
+            if opened is not None:
+                opened.resume(config)
+            state = runs.load_progress(opened.folder if opened is not None else None, device)
+        assembly = runs.assemble(settings, device, state["source"] if state else None)
+        if recorder is not None and opened is not None:
+            recorder.record()
+            folder = opened.folder
+        if assembly.source is not None:
+            run.info["source"] = assembly.source.record
+        place = f", results in {folder}" if folder is not None else ""
+        print(f"{settings.experiment_name}: {settings.dataset} on {device}{place}")
+    with system.joined(device) as group:
+        state = group.from_first(state)
+        if assembly is None:
+            assembly = runs.assemble(settings, device, state["source"] if state else None)
+        with _progress_bar(is_off=group.rank > 0) as bar:
+
+            def on_step(step: int, num_steps: int) -> None:
+                if bar.total != num_steps or step < bar.n:
+                    bar.reset(num_steps)
+                    bar.initial = bar.n = step - 1
+                bar.update()
+
+            def on_epoch(epoch: inference.Epoch) -> None:
+                bar.write(runs.describe(epoch, settings.num_epochs), file=sys.stdout)
+                log(run, epoch)
+
+            result = runs.run(
+                assembly,
+                folder,
+                state,
+                on_choice=on_step,
+                on_step=on_step,
+                on_epoch=on_epoch,
+                should_stop=lambda: bool(received),
+                group=group,
+            )
+    return result.as_dict() if result is not None else None
+
+
+def log(run: Run, epoch: "inference.Epoch") -> None:
+    """Log an epoch's metrics with Sacred, as ``train.nll`` and so on."""
+    for part, names in {"train": ("nll", "kl", "elbo", "accuracy"), "validation": ("accuracy", "nll")}.items():
+        for name in names:
+            value = getattr(epoch, f"{part}_{name}")
+            if value is not None:
+                run.log_scalar(f"{part}.{name}", value, epoch.number)
+    run.log_scalar("train.seconds", epoch.seconds, epoch.number)
+
+
+@contextmanager
+def _progress_bar(is_off: bool) -> Iterator["tqdm[Any]"]:
+    """Show the steps and the time left on the terminal, where the output goes to one."""
+    disable = True if is_off else None  # None: where the output is not a terminal
+    with tqdm(unit=" steps", file=sys.__stderr__, disable=disable, dynamic_ncols=True, mininterval=0.5) as bar:
+        yield bar

@@ -1,0 +1,67 @@
+"""Ctrl-C, SIGTERM and pipes that close: how work is stopped from outside."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bbb.system import StoppedError
+
+
+@contextmanager
+def noticing_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, to be acted upon after the step; a second Ctrl-C interrupts at once."""
+    received: list[int] = []
+
+    def notice(number: int, frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield received
+        return
+    before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM raise :class:`StoppedError`; while all is being stopped no other interferes."""
+
+    def stop(number: int, frame: object) -> None:
+        for handled in before:
+            signal.signal(handled, signal.SIG_IGN)
+        raise StoppedError("goes on from there", number)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def into_a_pipe() -> Iterator[None]:
+    """End quietly where the reader of the output has closed it, as ``head`` does.
+
+    Raises:
+        SystemExit: it has; with the status of a program that SIGPIPE ended.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is still in the buffer goes there when the interpreter ends
+        raise SystemExit(128 + signal.SIGPIPE) from None

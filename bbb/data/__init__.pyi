@@ -1,0 +1,15 @@
+from .choices import DatasetName as DatasetName
+from .sources import data_root as data_root
+from .sources import load as load
+from .sources import photographs as photographs
+from .splits import DataError as DataError
+from .splits import Split as Split
+from .splits import batches as batches
+from .splits import hold_out as hold_out
+from .splits import num_batches as num_batches
+from .splits import rotate as rotate
+from .splits import select as select
+from .splits import subsample as subsample
+from .transforms import drop_pixels as drop_pixels
+from .transforms import rotate_images as rotate_images
+from .transforms import to_float as to_float

@@ -1,0 +1,120 @@
+"""Examples as tensors in memory, and what is done to a whole set: choose classes, hold out, thin, make minibatches.
+
+A source larger than memory would enter here: whatever yields :class:`Split`-shaped pieces can feed :func:`batches`.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bbb.data.transforms import rotate_images, to_float
+from bbb.system import InputError
+
+NUM_CLASSES = 10
+
+
+class DataError(InputError):
+    """The data set is not there, is damaged, or does not hold what was asked of it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images ``(N, P)`` as uint8 in 0..255, flattened, and labels ``(N,)`` as int64 in 0..C-1."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice) -> "Split":
+        return Split(self.images[index], self.labels[index])
+
+    def to(self, device: torch.device) -> "Split":
+        """Move the whole split to a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+def select(split: Split, digits: Sequence[int]) -> Split:
+    """Keep the classes ``digits``, relabelled 0..C-1 in the order given."""
+    relabelled = torch.full((NUM_CLASSES,), -1)
+    relabelled[list(digits)] = torch.arange(len(digits))
+    labels = relabelled[split.labels]
+    keep = labels >= 0
+    return Split(split.images, labels) if keep.all() else Split(split.images[keep], labels[keep])
+
+
+def rotate(split: Split, degrees: float) -> Split:
+    """Turn every image of a split counter-clockwise by an angle in degrees (see :func:`rotate_images`)."""
+    return Split(rotate_images(split.images, degrees), split.labels)
+
+
+def subsample(split: Split, fraction: float, generator: torch.Generator) -> Split:
+    """Keep a random share of each class, rounded, and at least one image of each.
+
+    Args:
+        split: what to draw from.
+        fraction: share in (0, 1]; 1 keeps everything as it is.
+        generator: source of the choice, on the CPU.
+    """
+    if fraction == 1.0:
+        return split
+    kept = []
+    for label in split.labels.unique():
+        members = (split.labels == label).nonzero().squeeze(1)
+        order = torch.randperm(len(members), generator=generator)
+        kept.append(members[order[: max(1, round(fraction * len(members)))]])
+    return split[torch.cat(kept).sort().values]
+
+
+def hold_out(split: Split, fraction: float, generator: torch.Generator) -> tuple[Split, Split | None]:
+    """Hold a random share out for validation.
+
+    Args:
+        split: the training set.
+        fraction: share in [0, 1) to hold out, rounded to whole images.
+        generator: source of the choice, on the CPU.
+
+    Returns:
+        What is left for training and what is held out; None in place of an empty validation set.
+
+    Raises:
+        DataError: nothing would be left to train on.
+    """
+    num_held_out = round(fraction * len(split))
+    if num_held_out == 0:
+        return split, None
+    if num_held_out >= len(split):
+        raise DataError(f"validation_fraction={fraction}: leaves none of {len(split)} images to train on")
+    order = torch.randperm(len(split), generator=generator)
+    return split[order[num_held_out:]], split[order[:num_held_out]]
+
+
+def num_batches(split: Split, batch_size: int) -> int:
+    """Count the minibatches of an epoch, the last of which may be smaller."""
+    return math.ceil(len(split) / batch_size)
+
+
+def batches(
+    split: Split, batch_size: int, generator: torch.Generator | Sequence[torch.Generator], first: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate once over the split in random order, or in R orders at once.
+
+    Args:
+        split: the data, on any device.
+        batch_size: B, images a minibatch; the last one has what is left.
+        generator: source of the order, on the CPU; R of them for R orders.
+        first: number of minibatches to leave out, which a resumed training has seen.
+
+    Yields:
+        Inputs ``(B, P)`` scaled by :func:`to_float`, and labels ``(B,)``; ``(R, B, P)`` and ``(R, B)`` for R orders.
+    """
+    if isinstance(generator, torch.Generator):
+        order = torch.randperm(len(split), generator=generator)
+    else:
+        order = torch.stack([torch.randperm(len(split), generator=each) for each in generator])
+    for index in order.to(split.labels.device).split(batch_size, dim=-1)[first:]:
+        yield to_float(split.images[index]), split.labels[index]

@@ -1,0 +1,100 @@
+"""The contract of all distributions over weight vectors.
+
+A distribution here lives on R^D, the weights and biases of a whole network laid out in one flat vector (see
+:mod:`bbb.networks.layout`). Flat vectors keep the optimiser, the noise and the KL to a few passes over memory, which is
+what one training step costs beyond the deterministic network. Log-probabilities have shape ``(S,)``: one number, in
+nats, for each of S draws.
+
+A posterior may stand for R independent replicas: its parameters are ``(R, D)``, its draws ``(S, R, D)``, and each
+log-probability and KL is one number a replica, ``(S, R)`` and ``(R,)``.
+
+Posterior and prior share these types: ``posterior.frozen()`` is a prior.
+"""
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from bbb.distributions.noise import NoiseSource
+
+
+class WeightDistribution(nn.Module):
+    """A distribution over weight vectors in R^D: whatever can be a posterior or a prior.
+
+    A member holds at least one parameter or buffer, from which ``dtype`` and ``device`` are read.
+
+    Args:
+        dim: D, the number of weights.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.shape = torch.Size([dim])
+
+    def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> tuple[Tensor, Tensor]:
+        """Draw weights by reparameterisation, with their log-density.
+
+        Args:
+            num_samples: S, the number of independent draws.
+            noise: source of the noise, on the device of the distribution.
+
+        Returns:
+            Weights ``(S, D)`` and log-densities ``(S,)`` in nats, both differentiable in the parameters.
+        """
+        raise NotImplementedError
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        """Evaluate the log-density of weights ``(S, D)``: ``(S,)``, in nats."""
+        raise NotImplementedError
+
+    @property
+    def centre(self) -> Tensor:
+        """The mean ``(D,)``, or, where flows leave it without a closed form, the image of the base's mean."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of draws and densities."""
+        return self._some_tensor().dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where draws and densities are computed."""
+        return self._some_tensor().device
+
+    def frozen(self) -> Self:
+        """Copy the distribution as it is now, without gradients: what turns a posterior into a prior."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def widened(self, inflation: float = 1.0, floor: float = 0.0) -> Self:
+        r"""Copy the distribution with larger variances and without gradients: the prior that a posterior makes.
+
+        .. math:: \mu_p = \mu_q, \qquad \sigma_p^2 = c \, \sigma_q^2 + \sigma_0^2
+
+        A posterior is too sure of itself to be a prior: it knows one task, and a factorised one underestimates
+        variances. Rescaling it follows Shwartz-Ziv et al. 2022 (arXiv 2205.10279). With c = 1 and no floor this is the
+        step of variational continual learning (Nguyen et al. 2018, arXiv 1710.10628). Under flows the base is widened.
+
+        Args:
+            inflation: c, the factor on every variance.
+            floor: sigma_0, a standard deviation added in quadrature to all weights.
+        """
+        raise NotImplementedError
+
+    def narrowed(self, max_std: float) -> Self:
+        """Copy the distribution with no standard deviation above ``max_std``; under flows, none of the base."""
+        raise NotImplementedError
+
+    def split(self, num_first: int) -> tuple["WeightDistribution", "WeightDistribution"]:
+        """Copy the distributions of the first ``num_first`` weights and of the rest, which must be independent.
+
+        Raises:
+            ValueError: the distribution cannot be split there.
+        """
+        raise ValueError(f"num_first={num_first}: a {type(self).__name__} cannot be split")
+
+    def _some_tensor(self) -> Tensor:
+        return next(iter((*self.parameters(), *self.buffers())))

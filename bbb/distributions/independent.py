@@ -1,0 +1,59 @@
+"""Independent distributions over consecutive parts of the weight vector."""
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from bbb.distributions.base import WeightDistribution
+from bbb.distributions.flowed import FlowedGaussian
+from bbb.distributions.gaussian import Gaussian
+from bbb.distributions.noise import NoiseSource
+
+
+class Independent(WeightDistribution):
+    """Independent distributions over consecutive parts of the weight vector.
+
+    Args:
+        parts: the distributions, in the order of the flat vector.
+    """
+
+    def __init__(self, parts: Sequence[WeightDistribution]) -> None:
+        super().__init__(sum(part.dim for part in parts))
+        self.parts = nn.ModuleList(parts)
+
+    @property
+    def centre(self) -> Tensor:
+        return torch.cat([part.centre for part in self.parts])
+
+    def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> tuple[Tensor, Tensor]:
+        w, log_q = zip(*(part.rsample_and_log_prob(num_samples, noise) for part in self.parts), strict=True)
+        return torch.cat(w, dim=1), torch.stack(log_q).sum(0)
+
+    def log_prob(self, w: Tensor) -> Tensor:
+        blocks = w.split([part.dim for part in self.parts], dim=1)
+        return torch.stack([part.log_prob(block) for part, block in zip(self.parts, blocks, strict=True)]).sum(0)
+
+    def widened(self, inflation: float = 1.0, floor: float = 0.0) -> Self:
+        return type(self)([part.widened(inflation, floor) for part in self.parts])
+
+    def narrowed(self, max_std: float) -> Self:
+        return type(self)([part.narrowed(max_std) for part in self.parts])
+
+
+def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistribution:
+    """Join copies of independent distributions over consecutive weights.
+
+    Two Gaussians make one Gaussian, whose KL has a closed form. Two flowed Gaussians make one flowed Gaussian.
+    """
+    if isinstance(first, Gaussian) and isinstance(second, Gaussian):
+        means, log_stds = (
+            [getattr(part, name).detach().expand(part.dim) for part in (first, second)] for name in ("mean", "log_std")
+        )
+        return Gaussian(torch.cat(means), torch.cat(log_stds))
+    if isinstance(first, FlowedGaussian) and isinstance(second, FlowedGaussian):
+        flows = copy.deepcopy([*first.flows, *second.flows])
+        return FlowedGaussian(join(first.base, second.base), flows, first.dims + second.dims)
+    return Independent(copy.deepcopy([first, second]))

@@ -1,0 +1,135 @@
+r"""KL(q || p) between distributions over weights, and drawing weights together with it.
+
+For a Gaussian posterior with a Gaussian or a mixture prior, the draw, the prior's density and their gradient are one
+node of the autograd graph, which takes few passes over memory. Where the gradient of the negative log-likelihood,
+:math:`\partial_w L`, arrives at the weights :math:`w = \mu + \sigma\epsilon`, the way on to the parameters is (Blundell
+et al. 2015, section 3.2, arXiv 1505.05424; log sigma in place of their rho)
+
+.. math::
+    \partial_\mu = \partial_w L - \partial_w \log p(w), \qquad
+    \partial_{\log\sigma} = \sigma\epsilon \, \partial_\mu - 1,
+
+since log q at the drawn weights depends on log sigma alone, as its noise is held fixed, and at rate -1.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from bbb.distributions.base import WeightDistribution
+from bbb.distributions.gaussian import Gaussian, log_prob_of_noise, over_draws, scale_noise_, total
+from bbb.distributions.noise import NoiseSource, normal
+from bbb.distributions.scale_mixture import ScaleMixture, log_prob_and_wide, precision_times
+
+
+def kl_divergence(
+    posterior: WeightDistribution,
+    prior: WeightDistribution,
+    draws: tuple[Tensor, Tensor] | None = None,
+    noise: NoiseSource = None,
+) -> Tensor:
+    """Evaluate KL(posterior || prior): closed form for two Gaussians, else the mean of log q - log p over draws.
+
+    Args:
+        posterior: q.
+        prior: p.
+        draws: weights ``(S, D)`` from q and their log-densities ``(S,)``; a single fresh draw where they are needed
+            and not given.
+        noise: source of the fresh draw.
+
+    Returns:
+        A scalar, or ``(R,)`` where the posterior stands for R replicas, in nats.
+    """
+    if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian):
+        return posterior.kl_divergence(prior)
+    w, log_q = draws if draws is not None else posterior.rsample_and_log_prob(1, noise)
+    return (log_q - prior.log_prob(w)).mean(0)
+
+
+def draw_with_kl(
+    posterior: WeightDistribution, prior: WeightDistribution, num_samples: int, noise: NoiseSource = None
+) -> tuple[Tensor, Tensor]:
+    """Draw weights from the posterior for a training step, with its KL from the prior as :func:`kl_divergence` has it.
+
+    Args:
+        posterior: q.
+        prior: p.
+        num_samples: S.
+        noise: source of the noise.
+
+    Returns:
+        Weights ``(S, D)`` and the KL, a scalar, in nats; ``(S, R, D)`` and ``(R,)`` for R replicas.
+    """
+    if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian | ScaleMixture) and _is_full(posterior):
+        return fused_draw_with_kl(posterior, prior, num_samples, noise)
+    draws = posterior.rsample_and_log_prob(num_samples, noise)
+    return draws[0], kl_divergence(posterior, prior, draws)
+
+
+def fused_draw_with_kl(
+    posterior: Gaussian, prior: Gaussian | ScaleMixture, num_samples: int, noise: NoiseSource = None
+) -> tuple[Tensor, Tensor]:
+    """Do what :func:`draw_with_kl` does, in one node of the autograd graph.
+
+    Args:
+        posterior: q, with a mean and a log_std for each weight.
+        prior: p.
+        num_samples: S.
+        noise: source of the noise.
+
+    Returns:
+        Weights ``(S, D)`` or ``(S, R, D)`` and the KL, a scalar or ``(R,)``, in nats: the closed form under a Gaussian
+        prior, else the mean of log q - log p over the draws.
+    """
+    epsilon = normal((num_samples, *posterior.shape), posterior.mean, noise)
+    if isinstance(prior, Gaussian):
+        return _AgainstGaussian.apply(posterior.mean, posterior.log_std, epsilon, prior.mean, prior.log_std)
+    return _AgainstMixture.apply(posterior.mean, posterior.log_std, epsilon, prior.pi, prior.std1, prior.std2)
+
+
+def _is_full(posterior: Gaussian) -> bool:
+    return posterior.mean.shape == posterior.log_std.shape == posterior.shape
+
+
+class _AgainstMixture(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, mean: Tensor, log_std: Tensor, noise: Tensor, pi: float, std1: float, std2: float
+    ) -> tuple[Tensor, Tensor]:
+        deviation = scale_noise_(log_std.exp(), noise)
+        w = mean + deviation
+        log_p, wide = log_prob_and_wide(w, pi, std1, std2)
+        ctx.save_for_backward(deviation, w, wide)
+        ctx.precisions = std1**-2, std2**-2
+        return w, (log_prob_of_noise(noise, log_std) - log_p).mean(0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad_w: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
+        deviation, w, wide = ctx.saved_tensors
+        pull = precision_times(grad_kl.unsqueeze(-1) / len(w), wide, *ctx.precisions)
+        grads = over_draws(torch.addcmul(grad_w, pull, w, out=pull), deviation, -grad_kl)
+        return *grads, None, None, None, None
+
+
+class _AgainstGaussian(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, mean: Tensor, log_std: Tensor, noise: Tensor, p_mean: Tensor, p_log_std: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        std, p_precision = log_std.exp(), torch.exp(-2.0 * p_log_std)
+        ratio = std.square().mul_(p_precision)
+        deviation = scale_noise_(std, noise)
+        shift = mean - p_mean
+        pull = shift * p_precision
+        quadratic = ratio.sum(-1) + torch.linalg.vecdot(shift, pull)
+        ctx.save_for_backward(deviation, pull, ratio)
+        return mean + deviation, total(p_log_std, mean.shape[-1]) - log_std.sum(-1) + 0.5 * (quadratic - mean.shape[-1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad_w: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
+        deviation, pull, ratio = ctx.saved_tensors
+        grad_mean, grad_log_std = over_draws(grad_w, deviation, -grad_kl)
+        grad_kl = grad_kl.unsqueeze(-1)
+        return torch.addcmul(grad_mean, pull, grad_kl), grad_log_std.addcmul_(ratio, grad_kl), None, None, None

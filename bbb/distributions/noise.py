@@ -1,0 +1,113 @@
+"""Standard normal noise, drawn anew or read from a table that several training steps share."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bbb.system import ALONE, Group
+
+ALIGNMENT = 16  # numbers; vector instructions are slower across the lines of the cache
+FEWEST_PLACES = 4096  # for a window, so that those of a small network hardly ever coincide
+
+
+class NoiseTable:
+    """A source of noise that costs a fraction of drawing it: steps read random windows of one table.
+
+    The numbers of one step are independent and N(0, 1), exactly, so its estimate of the gradient is as unbiased as with
+    fresh noise. A number comes back in later steps, until the table is drawn anew, but at other weights. Evolution
+    strategies share noise in this way (Salimans et al. 2017, arXiv 1703.03864, section 2).
+
+    Args:
+        generator: source of the table and of the windows' places.
+        num_uses: steps after which the table is drawn anew; 1 draws fresh noise in every step, without a table.
+        window: the most numbers that one step reads.
+        group: the processes of a run, each of which reads a window of its own from tables that are the same.
+    """
+
+    def __init__(self, generator: torch.Generator, num_uses: int, window: int, group: Group = ALONE) -> None:
+        self.generator, self.num_uses, self.window, self.group = generator, num_uses, window, group
+        self._num_places = max(FEWEST_PLACES, window // ALIGNMENT)
+        self._drawn_from = generator.get_state()
+        self._uses, self._at, self._left = num_uses, 0, 0
+        self._table: Tensor | None = None
+
+    def begin_step(self) -> None:
+        """Choose the window of a step, which :meth:`normal` then reads from its start on."""
+        if self.num_uses == 1:
+            return
+        if self._uses == self.num_uses:
+            self._draw_table()
+        self._uses += 1
+        places = torch.empty(self.group.size, dtype=torch.int64, device=self.generator.device)
+        self._left = self.window
+        self._at = ALIGNMENT * int(places.random_(self._num_places, generator=self.generator)[self.group.rank])
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Read float32 noise of a shape. Not to be written to: it may be part of the table.
+
+        Raises:
+            ValueError: the step reads more than ``window`` numbers.
+        """
+        if self.num_uses == 1:
+            for_all = torch.empty(self.group.size, *shape, device=self.generator.device)
+            return for_all.normal_(generator=self.generator)[self.group.rank]
+        num = math.prod(shape)
+        start, self._at, self._left = self._at, self._at + num, self._left - num
+        if self._left < 0:
+            raise ValueError(f"shape={tuple(shape)}: a step reads more than window={self.window} numbers")
+        return self._table[start : self._at].view(*shape)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what is needed to go on from here with the same noise: not the table, but where it was drawn from."""
+        return {"generator": self.generator.get_state(), "drawn_from": self._drawn_from, "uses": self._uses}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go to where :meth:`state_dict` was called, between two steps."""
+        # A generator takes its state from the CPU, wherever it draws and wherever the checkpoint was loaded to.
+        self._uses = state["uses"]
+        if self.num_uses > 1 and self._uses < self.num_uses:
+            self.generator.set_state(state["drawn_from"].cpu())
+            self._draw_table()
+            self._uses = state["uses"]
+        self.generator.set_state(state["generator"].cpu())
+
+    def _draw_table(self) -> None:
+        self._drawn_from = self.generator.get_state()
+        if self._table is None:
+            self._table = torch.empty(self.window + ALIGNMENT * self._num_places, device=self.generator.device)
+        self._table.normal_(generator=self.generator)
+        self._uses = 0
+
+
+class Stacked:
+    """The noise of R replicas, each from a table of its own, as the replica alone would read it.
+
+    Args:
+        tables: R tables.
+    """
+
+    def __init__(self, tables: Sequence[NoiseTable]) -> None:
+        self.tables = tables
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Read noise ``(S, R, ...)``."""
+        num_samples, _, *rest = shape
+        return torch.stack([table.normal((num_samples, *rest)) for table in self.tables], dim=1)
+
+
+NoiseSource = torch.Generator | NoiseTable | Stacked | None
+
+
+def normal(shape: Sequence[int], like: Tensor, source: NoiseSource) -> Tensor:
+    """Draw standard normal noise of the type and on the device of a tensor.
+
+    Args:
+        shape: of the noise.
+        like: a tensor of the wanted type and device.
+        source: a generator on that device, a table, or None for PyTorch's own generator.
+    """
+    if isinstance(source, NoiseTable | Stacked):
+        return source.normal(shape).to(like.dtype)
+    return torch.empty(*shape, dtype=like.dtype, device=like.device).normal_(generator=source)

@@ -1,0 +1,153 @@
+r"""Planar normalizing flows over weight vectors, K of them at once (Rezende and Mohamed 2015, arXiv 1505.05770).
+
+One planar map is (their eqs. 10 to 12 and appendix A.1)
+
+.. math::
+    f(z) = z + \hat u \tanh(w^T z + b), \qquad
+    \hat u = u + (\mathrm{softplus}(-w^T u) - 1) \frac{w}{|w|^2}, \qquad
+    \log|\det| = \log(1 + w^T \hat u \, (1 - \tanh^2)),
+
+with :math:`w^T \hat u = \mathrm{softplus}(w^T u) - 1 > -1`, so that f is invertible. A composition of K maps
+never needs the vectors between them: the arguments of tanh follow a recursion on scalars (:mod:`bbb.distributions.recursion`), and
+the result is one update of rank K, :math:`z + \sum_k \hat u_k \tanh a_k`. Log-determinants have shape ``(S,)``: one
+number, in nats, for each draw.
+"""
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from bbb.distributions.recursion import couple, couple_backward, invert
+
+IDENTITY = math.log(math.e - 1.0)  # the w.u at which u_hat is zero
+
+
+class Flow(nn.Module):
+    """An invertible map of R^D; K planar maps in families that differ by how they hold their vectors u and w.
+
+    Attributes:
+        b: the biases ``(K,)``.
+    """
+
+    b: nn.Parameter
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``z (S, D)`` forward.
+
+        Returns:
+            ``y (S, D)`` and log|det dy/dz| ``(S,)``, differentiable in z and in the parameters.
+        """
+        raise NotImplementedError
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``y (S, D)`` back.
+
+        Returns:
+            ``z (S, D)`` with ``forward(z) = y``, and the log-determinant *of the forward map* at z, log|det dy/dz|
+            ``(S,)``; both differentiable in y and in the parameters, by the implicit function theorem.
+        """
+        projection, uw, ww = self._products(y)
+        t, tc, log_det = invert(projection, uw, ww, self.b)
+        return self._update(y, -t, -tc), log_det
+
+    def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Products w_k.z ``(S, K)``, w_k.u_j ``(K, K)`` and w_k.w_j ``(K, K)``."""
+        raise NotImplementedError
+
+    def _update(self, z: Tensor, t: Tensor, tc: Tensor) -> Tensor:
+        """Add t U + tc W to z, for coefficients ``(S, K)``."""
+        raise NotImplementedError
+
+
+class PlanarFlow(Flow):
+    """K planar maps whose vectors u and w are free: 2 D + 1 parameters each.
+
+    The parameters are u and w in units of a typical z: u = scale / sqrt(D) times the first, w = 1 / (scale sqrt(D))
+    times the second. They are of order one, whatever D and the width of the distribution, so that a step of an
+    optimiser like Adam, which moves every number by about its learning rate, is as gentle here as elsewhere.
+
+    Args:
+        u: the vectors u in these units, ``(K, D)``.
+        w: the vectors w in these units, ``(K, D)``.
+        b: ``(K,)``.
+        scale: standard deviation of a typical coordinate of z.
+    """
+
+    def __init__(self, u: Tensor, w: Tensor, b: Tensor, scale: float = 1.0) -> None:
+        super().__init__()
+        # Two tensors, not one block of both: K = 16 maps on 784 x 400 weights make gradients of 20 MB each, which the
+        # C library's allocator reuses, while a block of 40 MB would be mapped anew, page by page, in every step.
+        self.units: Tensor
+        self.u = nn.Parameter(u)
+        self.w = nn.Parameter(w)
+        self.b = nn.Parameter(b)
+        self.register_buffer("units", units_of(scale, u.shape[1], like=b))
+
+    @classmethod
+    def identity(cls, dim: int, num_flows: int, scale: float, generator: torch.Generator) -> Self:
+        """Create flows that start as the identity, with tanh neither saturated nor dead for z of the given scale.
+
+        Directions are random, w.z has standard deviation 1 under N(0, scale^2), and u = ln(e - 1) w / |w|^2, which
+        makes u_hat zero.
+
+        Args:
+            dim: D.
+            num_flows: K.
+            scale: standard deviation of a coordinate of z.
+            generator: source of the directions.
+        """
+        w = torch.randn(num_flows, dim, generator=generator, device=generator.device)
+        u = w * (IDENTITY * dim / w.square().sum(1, keepdim=True))
+        return cls(u, w, w.new_zeros(num_flows), scale)
+
+    def vectors(self) -> Tensor:
+        """Write out the vectors u and w ``(2, K, D)``."""
+        return torch.stack([self.u, self.w]) * self.units.view(2, 1, 1)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return _PlanarForward.apply(z, self.u, self.w, self.b, self.units)
+
+    def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _products(z, self.u, self.w, self.units)
+
+    def _update(self, z: Tensor, t: Tensor, tc: Tensor) -> Tensor:
+        return torch.addmm(z, t * self.units[0], self.u).addmm(tc * self.units[1], self.w)
+
+
+class _PlanarForward(torch.autograd.Function):
+    """K free planar maps; every gradient with respect to U and W is a small matrix times U, W, dL/dy or z.
+
+    A product of K = 16 rows with W is bound by memory; one of the 2 K rows of [U; W] is not, and takes several times as
+    long as the products with U and with W on their own.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, z: Tensor, u: Tensor, w: Tensor, b: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+        t, tc, log_det, saved = couple(*_products(z, u, w, units), b)
+        along_u, along_w = t * units[0], tc * units[1]
+        ctx.save_for_backward(z, u, w, units, along_u, along_w, *saved)
+        return torch.addmm(z, along_u, u).addmm_(along_w, w), log_det
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor, ...]:
+        z, u, w, units, along_u, along_w, *saved = ctx.saved_tensors
+        unit_u, unit_w = units
+        grads = couple_backward(saved, unit_u * (grad_y @ u.T), unit_w * (grad_y @ w.T), grad_log_det)
+        grad_projection, grad_uw, grad_ww = unit_w * grads[0], units.prod() * grads[1], unit_w.square() * grads[2]
+        grad_u = (grad_uw.T @ w).addmm_(along_u.T, grad_y)
+        grad_w = (grad_uw @ u).addmm_(grad_ww + grad_ww.T, w)
+        grad_w.addmm_(torch.cat([along_w, grad_projection]).T, torch.cat([grad_y, z]))
+        return torch.addmm(grad_y, grad_projection, w), grad_u, grad_w, grads[3], None
+
+
+def units_of(scale: float, dim: int, like: Tensor) -> Tensor:
+    """The units of u and of w, for D = ``dim`` coordinates of this scale."""
+    return torch.tensor([scale, 1.0 / scale], dtype=like.dtype, device=like.device) / math.sqrt(dim)
+
+
+def _products(z: Tensor, u: Tensor, w: Tensor, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return units[1] * (z @ w.T), units.prod() * (w @ u.T), units[1].square() * (w @ w.T)

@@ -1,0 +1,104 @@
+r"""K planar maps reduced to scalars: what is left of them once their vectors have been multiplied.
+
+With :math:`x_k = w_k^T z`, :math:`H_{kj} = w_k^T \hat u_j` and the notation of :mod:`bbb.distributions.planar`,
+
+.. math::
+    a_k = x_k + b_k + \sum_{j<k} H_{kj} t_j, \quad t_k = \tanh a_k, \quad
+    z_K = z + \sum_k t_k \hat u_k, \quad \log|\det| = \sum_k \log(1 + H_{kk} (1 - t_k^2)),
+
+where :math:`1 + H_{kk} (1 - t_k^2) = t_k^2 + \mathrm{softplus}(w_k^T u_k) (1 - t_k^2)`. The right side is a sum of
+positive numbers: it stays positive where H_kk rounds to -1, w.u below -17 in float32, and the left side to zero.
+
+:math:`\hat u_k = u_k + c_k w_k` is never formed: t and t c are the coefficients of u and w. Shapes throughout: the
+projections x ``(S, K)``, the products ``uw[k, j] = w_k.u_j`` and ``ww[k, j] = w_k.w_j`` ``(K, K)``, b ``(K,)``.
+"""
+
+import torch
+from torch import Tensor
+
+BISECTIONS, NEWTON_STEPS = 24, 4
+
+
+def correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and their 1 + H_kk."""
+    along = uw.diagonal()
+    c = (softplus(-along) - 1.0) / ww.diagonal()
+    h = uw + c * ww
+    # On the diagonal the sum above loses digits where w.u is large; softplus(w.u) - 1 is the same number.
+    stretch = softplus(along)
+    return c, h.diagonal_scatter(stretch - 1.0), stretch
+
+
+def softplus(x: Tensor) -> Tensor:
+    """Evaluate softplus without torch's threshold at 20, so that it is smooth, and positive in both tails."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """Run the recursion: t ``(S, K)``, t c ``(S, K)``, the log-determinant ``(S,)``, and what the backward needs."""
+    c, h, stretch = correction(uw, ww)
+    by_flow = (projection + b).T.contiguous()  # a, row by row turned into t
+    for k, row in enumerate(by_flow.unbind(0)):
+        by_flow[k + 1 :].addr_(h[k + 1 :, k], row.tanh_())
+    t = by_flow.T
+    slope = 1.0 - t.square()
+    det = t.square() + stretch * slope
+    return t, t * c, det.log().sum(1), (t, slope, det, c, h, uw.diagonal(), ww)
+
+
+def couple_backward(
+    saved: tuple[Tensor, ...], grad_t: Tensor, grad_tc: Tensor, grad_log_det: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run it backward: gradients with respect to the projections, ``uw``, ``ww`` and b."""
+    t, slope, det, c, h, along, ww = saved
+    per_det = grad_log_det.unsqueeze(1) / det
+    grad_t = grad_t + grad_tc * c - 2.0 * t * per_det * h.diagonal()
+    by_flow = grad_t.T.contiguous()  # dL/dt, from the last row turned into dL/da
+    rows, slopes = by_flow.unbind(0), slope.T.unbind(0)
+    for k in reversed(range(len(rows))):
+        by_flow[:k].addr_(h[k, :k], rows[k].mul_(slopes[k]))
+    grad_a = by_flow.T
+    grad_diagonal = (per_det * slope).sum(0)
+    grad_h = torch.tril(grad_a.T @ t, -1)  # below the diagonal, where H = w.u + c w.w
+    grad_c = (grad_h * ww).sum(0) + (grad_tc * t).sum(0)
+    squared_norm = ww.diagonal()
+    grad_along = grad_diagonal * torch.sigmoid(along) - grad_c * torch.sigmoid(-along) / squared_norm
+    grad_uw = grad_h + torch.diag(grad_along)
+    grad_ww = grad_h * c - torch.diag(grad_c * c / squared_norm)
+    return grad_a, grad_uw, grad_ww, grad_a.sum(0)
+
+
+def invert(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Undo the recursion, from projections of the image y: t, t c and the log-determinant, by autograd."""
+    c, h, stretch = correction(uw, ww)
+    t = [None] * len(b)
+    for k in reversed(range(len(b))):
+        right = projection[:, k]
+        if k + 1 < len(b):
+            right = right - torch.stack(t[k + 1 :], 1) @ h[k, k + 1 :]
+        t[k] = torch.tanh(root(right, stretch[k], b[k]) + b[k])
+    t = torch.stack(t, 1)
+    log_det = torch.log(t.square() + stretch * (1.0 - t.square())).sum(1)
+    return t, t * c, log_det
+
+
+def root(right: Tensor, stretch: Tensor, b: Tensor) -> Tensor:
+    """Solve x + (stretch - 1) tanh(x + b) = right for x ``(S,)``, which is unique since stretch > 0."""
+    h = stretch - 1.0
+    with torch.no_grad():
+        low, high = right - h.abs(), right + h.abs()
+        for _ in range(BISECTIONS):
+            x = 0.5 * (low + high)
+            above = x + h * torch.tanh(x + b) > right
+            low, high = torch.where(above, low, x), torch.where(above, x, high)
+        x = 0.5 * (low + high)
+        for _ in range(NEWTON_STEPS):
+            x = (x - _newton(x, right, stretch, b)).clamp(low, high)
+    return x - _newton(x, right, stretch, b)  # at the root, the gradient of a Newton step is that of the root
+
+
+def _newton(x: Tensor, right: Tensor, stretch: Tensor, b: Tensor) -> Tensor:
+    t = torch.tanh(x + b)
+    # The derivative is held constant: its own gradient is multiplied by the residual, which is zero but for rounding.
+    derivative = (t.square() + stretch * (1.0 - t.square())).detach()
+    return (x + (stretch - 1.0) * t - right) / derivative

@@ -1,0 +1,100 @@
+"""The posterior predictive, and the evidence lower bound of what was learnt."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bbb.data import Split, to_float
+from bbb.distributions import WeightDistribution, kl_divergence
+from bbb.inference.likelihood import Likelihood
+from bbb.networks import BayesianNetwork, Layer, forward_drawn
+
+CHUNK = 10_000  # images evaluated at once: bounds memory, costs no speed
+
+
+@torch.no_grad()
+def predict(
+    network: BayesianNetwork, likelihood: Likelihood, images: Tensor, num_samples: int, generator: torch.Generator
+) -> Tensor:
+    r"""Evaluate the posterior predictive :math:`\log \frac1S \sum_s p(y | x, w_s)`.
+
+    Each draw of the weights is used for all images, as the joint posterior asks: many images are taken in parts, and
+    the draws repeated for each. The mean is taken in log space.
+
+    Args:
+        network: the network with its posterior.
+        likelihood: p(y | outputs).
+        images: ``(N, P)``, uint8.
+        num_samples: S, draws of the weights.
+        generator: source of the draws.
+
+    Returns:
+        Log-probabilities ``(N, C)``, in nats.
+    """
+    start, parts = generator.get_state(), []
+    for chunk in images.split(CHUNK):
+        generator.set_state(start)
+        draws = predict_draws(network, likelihood, chunk, num_samples, generator)
+        total = next(draws)
+        for log_probs in draws:
+            torch.logaddexp(total, log_probs, out=total)
+        parts.append(total)
+    return torch.cat(parts) - math.log(num_samples)
+
+
+@torch.no_grad()
+def predict_draws(
+    network: BayesianNetwork, likelihood: Likelihood, images: Tensor, num_samples: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield the log-probabilities ``(N, C)`` under each of the draws of the weights that :func:`predict` averages."""
+    x = to_float(images)
+    for _ in range(num_samples):
+        w, _ = network.posterior.rsample_and_log_prob(1, generator)
+        yield likelihood.predictive(forward_drawn(network.architecture, network.layers(w), x)[0])
+
+
+@torch.no_grad()
+def predict_with_centre(network: BayesianNetwork, likelihood: Likelihood, images: Tensor) -> Tensor:
+    """Predict with the centre of the posterior in place of draws from it: log-probabilities ``(N, C)``."""
+    return likelihood.predictive(_outputs(network, network.centre_layers(), images))
+
+
+@torch.no_grad()
+def elbo(
+    network: BayesianNetwork,
+    likelihood: Likelihood,
+    prior: WeightDistribution,
+    split: Split,
+    num_samples: int,
+    generator: torch.Generator,
+) -> tuple[float, float]:
+    r"""Estimate the evidence lower bound, at temperature 1 and without input noise.
+
+    .. math:: \frac1N \left( E_q[\log p(D | w)] - KL(q || p) \right)
+
+    Args:
+        network: q and the network it parameterises.
+        likelihood: p(y | outputs).
+        prior: p.
+        split: D, the training set of N images.
+        num_samples: draws of the weights to average over.
+        generator: source of the draws.
+
+    Returns:
+        The ELBO in nats per example, and the KL in nats.
+    """
+    log_likelihood = kl = 0.0
+    for _ in range(num_samples):
+        w, log_q = network.posterior.rsample_and_log_prob(1, generator)
+        outputs = _outputs(network, network.layers(w), split.images).unsqueeze(0)
+        log_likelihood += likelihood.log_prob(outputs, split.labels).double().sum().item() / num_samples
+        kl += kl_divergence(network.posterior, prior, (w, log_q)).item() / num_samples
+    return (log_likelihood - kl) / len(split), kl
+
+
+def _outputs(network: BayesianNetwork, layers: list[Layer], images: Tensor) -> Tensor:
+    """Outputs ``(N, C)`` under one draw of the weights."""
+    chunks = images.split(CHUNK)
+    return torch.cat([forward_drawn(network.architecture, layers, to_float(chunk))[0] for chunk in chunks])

@@ -1,0 +1,159 @@
+"""From the posterior learnt on one task to the prior and the start of the next."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from bbb.data import Split
+from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution, join
+from bbb.inference.choices import Start
+from bbb.inference.likelihood import Categorical, Likelihood
+from bbb.inference.predictive import predict
+from bbb.inference.scores import accuracy_and_nll
+from bbb.inference.step import Plan
+from bbb.inference.training import Streams, Training
+from bbb.networks import BayesianNetwork
+
+INFLATIONS = (1.0, 10.0, 100.0)  # what auto chooses from
+NUM_FOLDS = 2
+SHORTENED = 4  # a choice trains for a quarter of the epochs
+
+
+def prepare(
+    source: BayesianNetwork,
+    fresh: BayesianNetwork,
+    head_prior: Gaussian | None,
+    inflation: float = 1.0,
+    floor: float = 0.0,
+    start: Start = "prior",
+    max_std: float = math.inf,
+) -> tuple[BayesianNetwork, WeightDistribution]:
+    """Make the posterior of a source task the prior of the next, and start there.
+
+    Args:
+        source: the network trained on the source task.
+        fresh: a network at its random start, with the layers of the target task.
+        head_prior: prior of a fresh last layer, which then starts at mean zero, as wide as that of ``fresh``; None to
+            keep the source's head.
+        inflation: factor on the variances of the source's posterior (see
+            :meth:`bbb.distributions.WeightDistribution.widened`).
+        floor: standard deviation added to it, in quadrature.
+        start: where the posterior starts. ``prior``: at the prior. ``narrow``: at the prior, but no weight wider than
+            ``max_std``, since a wide prior makes a noisy start and standard deviations shrink slowly. ``random``: at
+            ``fresh``.
+        max_std: standard deviation.
+
+    Returns:
+        The network to train and its prior. At the prior, log q - log p is zero for every draw but for a fresh head.
+
+    Raises:
+        ValueError: unknown start.
+    """
+    if start not in get_args(Start):
+        raise ValueError(f"start={start}: must be one of {', '.join(get_args(Start))}")
+    prior: WeightDistribution
+    posterior: WeightDistribution
+    if head_prior is None:
+        prior = source.posterior.widened(inflation, floor)
+        posterior = prior.frozen()
+    else:
+        hidden = source.split_head()[0].widened(inflation, floor)
+        prior = join(hidden, head_prior).requires_grad_(False)
+        posterior = join(hidden, _at_zero(fresh.split_head()[1]))
+    if start == "random":
+        return fresh, prior
+    if start == "narrow":
+        posterior = posterior.narrowed(max_std)
+    return BayesianNetwork(fresh.architecture, posterior.requires_grad_(True)), prior
+
+
+def choose_inflation(
+    train: Split,
+    create: Callable[[float], tuple[BayesianNetwork, WeightDistribution]],
+    likelihood: Likelihood,
+    plan: Plan,
+    seed: int,
+    on_step: Callable[[int, int], None] = lambda step, num_steps: None,
+    candidates: Sequence[float] = INFLATIONS,
+) -> tuple[float, dict[float, float]]:
+    """Choose the prior's scale by cross-validation on the target's training set, in shortened trainings.
+
+    Args:
+        train: the target's training set; each image is held out once for each candidate.
+        create: makes the network and the prior for an inflation.
+        likelihood: p(y | outputs).
+        plan: how the run itself will train.
+        seed: of the folds and of the noise, which all candidates share.
+        on_step: called after each step with the number done and the number in all.
+        candidates: the inflations to try.
+
+    Returns:
+        The inflation with the lowest held-out NLL of the posterior predictive, and the NLL of each, in nats per
+        example.
+    """
+    plan = dataclasses.replace(plan, num_epochs=max(1, plan.num_epochs // SHORTENED))
+    device = train.labels.device
+    fold = _folds(train, torch.Generator().manual_seed(seed)).to(device)
+    scores = dict.fromkeys(candidates, 0.0)
+    step = itertools.count(1)
+    for k in range(NUM_FOLDS):
+        kept, held_out = train[fold != k], train[fold == k]
+        for inflation in candidates:
+            network, prior = create(inflation)
+            order, weights = (torch.Generator(place).manual_seed(seed + 1) for place in ("cpu", device))
+            streams = Streams(order, weights, validation_seed=seed)
+            process = Training(network, likelihood, prior, kept, None, plan, streams)
+            num_steps = NUM_FOLDS * len(candidates) * process.num_steps
+            for _ in process.fit(lambda *_, total=num_steps: on_step(next(step), total)):
+                pass
+            draws = torch.Generator(device).manual_seed(seed)
+            log_probs = predict(network, likelihood, held_out.images, plan.num_validation_samples, draws)
+            nll = accuracy_and_nll(log_probs, held_out.labels)[1]
+            scores[inflation] += nll * len(held_out) / len(train)
+    return min(candidates, key=scores.__getitem__), scores
+
+
+def source_error(
+    network: BayesianNetwork, source: BayesianNetwork, test: Split, num_samples: int, generator: torch.Generator
+) -> float:
+    """Measure what a network has kept of its source task: the test error of its hidden layers under the source's head.
+
+    Args:
+        network: the network after training on the target task.
+        source: the network before it.
+        test: the source task's test set.
+        num_samples: draws of the weights.
+        generator: source of the draws.
+
+    Returns:
+        The error in %.
+    """
+    posterior = join(network.split_head()[0], source.split_head()[1])
+    likelihood = Categorical(source.architecture.num_outputs)
+    combined = BayesianNetwork(source.architecture, posterior)
+    log_probs = predict(combined, likelihood, test.images, num_samples, generator)
+    return 100.0 * (1.0 - accuracy_and_nll(log_probs, test.labels)[0])
+
+
+def _at_zero(head: WeightDistribution) -> WeightDistribution:
+    """Move a fresh head to mean zero: with few images, its random weights would be a noise that is never unlearnt."""
+    base = head.base if isinstance(head, FlowedGaussian) else head
+    if not isinstance(base, Gaussian):
+        raise ValueError(f"head: a {type(head).__name__} cannot be moved; it must be Gaussian, with flows or without")
+    with torch.no_grad():
+        base.mean.zero_()
+    return head
+
+
+def _folds(train: Split, generator: torch.Generator) -> Tensor:
+    """Deal the images of each class to the folds at random ``(N,)``, in turn, so that folds have classes alike."""
+    order = torch.randperm(len(train), generator=generator)
+    by_class = order[train.labels.cpu()[order].argsort(stable=True)]
+    fold = torch.empty(len(train), dtype=torch.int64)
+    fold[by_class] = torch.arange(len(train)) % NUM_FOLDS
+    return fold

@@ -1,0 +1,16 @@
+from .architecture import Apply as Apply
+from .architecture import Architecture as Architecture
+from .forward import forward_drawn as forward_drawn
+from .forward import forward_local as forward_local
+from .layout import Layer as Layer
+from .layout import Shape as Shape
+from .layout import layer_dims as layer_dims
+from .layout import num_weights as num_weights
+from .layout import unflatten as unflatten
+from .mlp import MLP as MLP
+from .network import BayesianNetwork as BayesianNetwork
+from .network import initial_network as initial_network
+from .network import num_hidden_weights as num_hidden_weights
+from .weights_file import WeightsError as WeightsError
+from .weights_file import load_weights as load_weights
+from .weights_file import save_weights as save_weights

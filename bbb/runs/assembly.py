@@ -1,0 +1,305 @@
+"""From settings to what a run is made of: data, source, network and prior.
+
+What :func:`assemble` loads and checks, before any work starts, is what the run then trains on.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bbb.data import Split, data_root, hold_out, load, rotate, select, subsample
+from bbb.distributions import WeightDistribution, gaussian_prior, num_flow_parameters, scale_mixture_prior
+from bbb.inference import Categorical, Likelihood, prepare
+from bbb.networks import (
+    MLP,
+    Architecture,
+    BayesianNetwork,
+    WeightsError,
+    initial_network,
+    layer_dims,
+    load_weights,
+    num_weights,
+)
+from bbb.runs.folders import ResultsError, find_weights
+from bbb.runs.settings import Settings
+from bbb.system import DeviceError, memory
+
+_STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation", "source", "inflation")
+_STREAMS_OF_SPLIT = ("split", "fraction")
+_TASK = ("dataset", "digits", "rotation")  # what a weights file tells of its task
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data of an experiment, on its device."""
+
+    train: Split
+    validation: Split | None
+    test: Split
+
+
+@dataclass(frozen=True)
+class Source:
+    """The posterior that a run starts from.
+
+    Attributes:
+        record: the path of its weights file and the file's SHA-256.
+        network: the network in it.
+        about: what the file tells of its task.
+        test: the test set of that task, under ``prior=posterior``; None where the file does not tell what it was.
+    """
+
+    record: dict[str, str]
+    network: BayesianNetwork
+    about: dict[str, Any]
+    test: Split | None
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a run is made of, loaded and checked.
+
+    Attributes:
+        settings: the configuration.
+        device: where everything is, and is computed.
+        task: the data.
+        architecture: the network.
+        likelihood: p(y | outputs).
+        source: the posterior to start from, or to take as the prior.
+    """
+
+    settings: Settings
+    device: torch.device
+    task: Task
+    architecture: Architecture
+    likelihood: Likelihood
+    source: Source | None
+
+    def network_and_prior(self, inflation: float = 1.0) -> tuple[BayesianNetwork, WeightDistribution]:
+        """Create the network, at its start, and its prior.
+
+        Args:
+            inflation: factor on the variances of a source's posterior that is the prior.
+        """
+        settings, source = self.settings, self.source
+        flows = settings.num_flows, settings.flow
+        starts = [
+            initial_network(self.architecture, settings.init_std, self.generator("init", replica=replica), *flows)
+            for replica in range(settings.num_replicas)
+        ]
+        fresh = (BayesianNetwork.stacked(starts) if len(starts) > 1 else starts[0]).to(self.device)
+        if settings.prior != "posterior" or source is None:
+            network = fresh if source is None else BayesianNetwork(fresh.architecture, source.network.posterior)
+            return network, self._prior(fresh.posterior.dim)
+        head_prior = None
+        if not _keeps_head(settings, source):
+            head_prior = gaussian_prior(layer_dims(self.architecture.shapes)[-1], settings.prior_std, self.device)
+        start = settings.prior_floor, settings.start, settings.init_std
+        return prepare(source.network, fresh, head_prior, inflation, *start)
+
+    def stream_seed(self, stream: str, replica: int = 0) -> int:
+        """Derive the seed of one random stream of the run (see :func:`stream_seed`)."""
+        return stream_seed(self.settings, stream, replica)
+
+    def generator(self, stream: str, device: torch.device | None = None, replica: int = 0) -> torch.Generator:
+        """Create the generator of one random stream of the run, on a device, or on the CPU."""
+        return generator(self.settings, stream, device, replica)
+
+    def _prior(self, dim: int) -> WeightDistribution:
+        """Create the prior over ``dim`` weights, where it is not a posterior."""
+        settings = self.settings
+        if settings.prior == "gaussian":
+            return gaussian_prior(dim, settings.prior_std, self.device)
+        stds = settings.prior_std1, settings.prior_std2
+        return scale_mixture_prior(dim, settings.prior_pi, *stds, device=self.device)
+
+
+def assemble(settings: Settings, device: torch.device, started_with: Mapping[str, str] | None = None) -> Assembly:
+    """Load what settings name, and find out whether it is sound and fits together.
+
+    Args:
+        settings: the configuration.
+        device: where to compute.
+        started_with: the record of the source that a resumed run was started with; it must be the same.
+
+    Raises:
+        bbb.system.InputError: the data, the pretrained weights or the memory will not do; the message says which, and
+            what to do.
+    """
+    task = load_task(settings, device)
+    sizes = (task.train.images.shape[1], *[settings.num_hidden] * settings.num_layers, len(settings.digits))
+    architecture = MLP(sizes)
+    source = _load_source(settings, device, started_with)
+    _check_memory(settings, architecture, device)
+    if source is not None:
+        keeps_head = settings.prior != "posterior" or _keeps_head(settings, source)
+        _check_layout(settings, source, architecture, keeps_head)
+    return Assembly(settings, device, task, architecture, Categorical(architecture.num_outputs), source)
+
+
+def load_task(settings: Settings, device: torch.device) -> Task:
+    """Load the data, keep the wanted classes, hold out validation, then keep the wanted share of the training set.
+
+    Raises:
+        bbb.data.DataError: the data are not there or damaged, or leave nothing to train on.
+    """
+    train, test = load(settings.dataset, data_root(settings.data_dir))
+    train, test = (rotate(select(split, settings.digits), settings.rotation) for split in (train, test))
+    train, validation = hold_out(train, settings.validation_fraction, generator(settings, "split"))
+    train = subsample(train, settings.fraction, generator(settings, "fraction"))
+    return Task(train.to(device), validation.to(device) if validation is not None else None, test.to(device))
+
+
+def source_record(pretrained: str) -> dict[str, str]:
+    """Find the weights file that the key ``pretrained`` names: its path and its SHA-256.
+
+    Raises:
+        bbb.runs.ResultsError: there is none, or it cannot be read.
+    """
+    path = find_weights(pretrained)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ResultsError(f"pretrained={pretrained!r}: cannot read {path} ({error.strerror})") from None
+    return {"weights": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def stream_seed(settings: Settings, stream: str, replica: int = 0) -> int:
+    """Derive the seed of one random stream, independent of the others; that of a replica is as with seed + replica."""
+    seed = settings.seed + replica
+    if stream in _STREAMS_OF_SPLIT and settings.split_seed is not None:
+        seed = settings.split_seed
+    return int(np.random.SeedSequence([seed, _STREAMS.index(stream)]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def generator(settings: Settings, stream: str, device: torch.device | None = None, replica: int = 0) -> torch.Generator:
+    """Create the generator of one random stream, on a device, or on the CPU."""
+    return torch.Generator(device or torch.device("cpu")).manual_seed(stream_seed(settings, stream, replica))
+
+
+def _load_source(
+    settings: Settings, device: torch.device, started_with: Mapping[str, str] | None = None
+) -> Source | None:
+    """Load the weights that the key ``pretrained`` names, if it names any.
+
+    Raises:
+        bbb.runs.ResultsError: there are no such weights, or they are others than the run was started with.
+        bbb.networks.WeightsError: they are damaged, or hold replicas.
+        bbb.data.DataError: the data of their task are not there or damaged.
+    """
+    if settings.pretrained is None:
+        return None
+    if started_with is None:
+        record = source_record(settings.pretrained)
+    else:
+        record = _same_source(settings.pretrained, started_with)
+    path = Path(record["weights"])
+    network, about = load_weights(path, device)
+    if network.num_replicas is not None:
+        raise WeightsError(
+            f"{path}: holds {network.num_replicas} replicas; name the weights of a run with num_replicas=1"
+        )
+    _check_about(path, network, about)
+    test = _load_source_test(settings, path, network, about) if settings.prior == "posterior" else None
+    return Source(record, network, about, test.to(device) if test is not None else None)
+
+
+def _load_source_test(
+    settings: Settings, path: Path, network: BayesianNetwork, about: Mapping[str, Any]
+) -> Split | None:
+    """Load the test set of the source's task; None where its weights file does not tell what it was.
+
+    Raises:
+        bbb.data.DataError: the data are not there or damaged.
+        bbb.networks.WeightsError: the weights are not for images of that size.
+    """
+    if not {"dataset", "digits"} <= about.keys():
+        return None
+    _, test = load(about["dataset"], data_root(settings.data_dir))
+    num_inputs = network.architecture.num_inputs
+    if test.images.shape[1] != num_inputs:
+        raise WeightsError(
+            f"{path}: its layers start with {num_inputs} units, the images of its dataset={about['dataset']} have "
+            f"{test.images.shape[1]} pixels"
+        )
+    return rotate(select(test, about["digits"]), about.get("rotation", 0.0))
+
+
+def _same_source(pretrained: str, started_with: Mapping[str, str]) -> dict[str, str]:
+    """Find the weights that a resumed run was started with: where they were, else under the name ``pretrained``."""
+    for name in (started_with["weights"], pretrained):
+        with contextlib.suppress(ResultsError):
+            record = source_record(name)
+            if record["sha256"] == started_with["sha256"]:
+                return record
+    raise ResultsError(
+        f"resume=True: the run was started with pretrained={pretrained!r} when that meant {started_with['weights']}, "
+        "which is gone or has changed; start again without resume=True"
+    )
+
+
+def _check_about(path: Path, network: BayesianNetwork, about: Mapping[str, Any]) -> None:
+    """Refuse what weights tell of their task if no run of ours could have written it: it may come from anyone."""
+    wrong = [key for key in _TASK if key in about and not Settings.accepts(key, about[key])]
+    if not wrong and "digits" in about and len(about["digits"]) != network.architecture.num_outputs:
+        wrong = ["digits"]
+    if wrong:
+        claims = ", ".join(f"{key}={about[key]!r}" for key in wrong)
+        raise WeightsError(f"{path}: tells what cannot be of the data it was trained on: {claims:.200}")
+
+
+def _keeps_head(settings: Settings, source: Source) -> bool:
+    if settings.head == "auto":
+        source_classes = source.about.get("dataset"), source.about.get("digits")
+        return source_classes == (settings.dataset, list(settings.digits))
+    return settings.head == "keep"
+
+
+def _check_memory(settings: Settings, architecture: Architecture, device: torch.device) -> None:
+    """Refuse a network whose training could not fit the memory: the posterior, its gradient, Adam's state, the draws.
+
+    Raises:
+        bbb.system.DeviceError: it is too large.
+    """
+    dim = num_weights(architecture.shapes)
+    parameters = 2 * dim + settings.num_flows * num_flow_parameters(architecture.shapes, settings.flow)
+    needed = 4 * settings.num_replicas * (4 * parameters + 3 * settings.num_samples * dim)
+    available = memory(device)
+    if needed > available:
+        raise DeviceError(
+            f"num_hidden={settings.num_hidden}: training {dim:,} weights with num_layers={settings.num_layers}, "
+            f"num_flows={settings.num_flows}, num_samples={settings.num_samples} and "
+            f"num_replicas={settings.num_replicas} takes {needed / 2**30:,.0f} GiB, {device} has "
+            f"{available / 2**30:,.0f}; make one of them smaller"
+        )
+
+
+def _check_layout(settings: Settings, source: Source, architecture: Architecture, keeps_head: bool) -> None:
+    """Refuse a source whose layers, but for a head that is not kept, or whose flows are not those configured.
+
+    Raises:
+        bbb.networks.WeightsError: they are not.
+    """
+    own_flows = source.about["flow"], source.about["num_flows"]
+    wanted_flows = (settings.flow, settings.num_flows) if settings.num_flows else (None, 0)
+    end = None if keeps_head else -1
+    own_shapes, wanted_shapes = source.network.architecture.shapes, architecture.shapes
+    if own_shapes[:end] == wanted_shapes[:end] and own_flows == wanted_flows:
+        return
+    change = "num_layers, num_hidden, dataset, digits, num_flows or flow" + ("; or head=fresh" * keeps_head)
+    raise WeightsError(
+        f"pretrained={settings.pretrained!r}: {source.record['weights']} has layers of "
+        f"{_layout(source.network.architecture, *own_flows)}, the configuration asks for "
+        f"{_layout(architecture, *wanted_flows)}; change {change}"
+    )
+
+
+def _layout(architecture: Architecture, flow: str | None, num_flows: int) -> str:
+    """Put what must agree between weights and a configuration into words."""
+    return f"{architecture} and {num_flows} {flow} flows" if num_flows else str(architecture)

@@ -1,0 +1,275 @@
+"""The layout of ``results/``: a folder for each experiment, in it a numbered folder for each run.
+
+Beside the run folders lie ``log.txt``, ``weights.safetensors`` and ``training.png`` of the last completed run. They are
+links through ``latest``, a link to that run's folder, so that all three change in one move.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from bbb.runs.settings import RESULTS
+from bbb.system import LOCK, InputError, link, lock, remove_leftovers, write_aside, writing
+
+WEIGHTS = "weights.safetensors"
+CHECKPOINT = "checkpoint.pt"
+RESUMABLE = "with resume=True goes on from the last checkpoint"  # what the command of a stopped run does
+PUBLISHED = ("log.txt", WEIGHTS, "training.png")
+_MAY_CHANGE = ("data_dir", "checkpoint_minutes")  # of a run that is resumed
+_OPTIONS_OF_OLD = ("resume",)  # keys that configurations held before they became options of a command
+
+
+class ResultsError(InputError):
+    """A results folder that cannot be written, or a run that is not there."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recorded run: its folder, Sacred's status (``COMPLETED``, ``RUNNING``, ...), configuration and result."""
+
+    folder: Path
+    status: str
+    config: dict[str, Any]
+    result: dict[str, Any]
+
+
+class OpenRun:
+    """The folder of a run at work, which this process has to itself; made by :func:`open_run`.
+
+    Attributes:
+        experiment: the folder of the experiment.
+        folder: the run's folder; None before :meth:`make`.
+        is_resumed: whether the folder is that of an unfinished run, with its checkpoint.
+    """
+
+    def __init__(self, experiment: Path) -> None:
+        self.experiment, self.is_resumed = experiment, False
+        self.folder: Path | None = None
+        self._claim: FileLock | None = None
+
+    def resume(self, config: Mapping[str, Any]) -> None:
+        """Claim the last unfinished run with a configuration.
+
+        Raises:
+            ResultsError: there is none (see :func:`find_unfinished`), or another process has just ended it.
+            bbb.system.BusyError: another process is at work on it.
+        """
+        folder = find_unfinished(self.experiment, config)
+        self._claim = lock(folder)
+        if not (folder / CHECKPOINT).exists():
+            finish(folder)
+            raise ResultsError(f"resume=True: another process has just ended the run in {folder}")
+        remove_leftovers(folder)
+        self.folder, self.is_resumed = folder, True
+
+    def make(self) -> Path:
+        """Return the run's folder: the one that is resumed, else a new one, which gets the next number.
+
+        Raises:
+            bbb.system.StorageError: it cannot be made.
+        """
+        if self.folder is None:
+            with writing(self.experiment):
+                self.experiment.mkdir(parents=True, exist_ok=True)
+                self.folder = _next_folder(self.experiment)
+            self._claim = lock(self.folder)
+        return self.folder
+
+    def complete(self) -> None:
+        """Remove what only a run that may yet be resumed needs, once its result is recorded."""
+        if self.folder is not None:
+            finish(self.folder)
+
+    def discard(self) -> None:
+        """Remove a new folder whose record could not be started."""
+        if self.folder is not None and not self.is_resumed:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
+    def close(self) -> None:
+        """Give up the claim; a run without a checkpoint has nothing to be resumed from."""
+        if self.folder is not None and not (self.folder / CHECKPOINT).exists():
+            finish(self.folder)
+        if self._claim is not None:
+            self._claim.release()
+
+
+@contextmanager
+def open_run(experiment_name: str) -> Iterator[OpenRun]:
+    """Open the folder of a run of an experiment, for this process alone, until the context ends.
+
+    Nothing is written before :meth:`OpenRun.make` or :meth:`OpenRun.resume`.
+
+    Raises:
+        ResultsError: a link in the way leads out of ``results/``.
+    """
+    run = OpenRun(experiment_folder(experiment_name))
+    try:
+        yield run
+    finally:
+        run.close()
+
+
+def experiment_folder(experiment_name: str) -> Path:
+    """Return the folder of an experiment.
+
+    Raises:
+        ResultsError: a link in the way leads out of ``results/``.
+    """
+    root = Path(RESULTS)
+    folder = root / experiment_name
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise ResultsError(f"experiment_name={experiment_name}: {folder} is a link that leads out of {root}/")
+    return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Try whether a run folder could be made, and leave nothing behind.
+
+    Raises:
+        ResultsError: it could not.
+    """
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    try:
+        with tempfile.TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
+        raise ResultsError(
+            f"{folder}: results cannot be written there ({error.strerror}); make it writable or choose another "
+            "experiment_name"
+        ) from None
+
+
+def publish(run_folder: Path) -> None:
+    """Make a completed run the one whose files are found in the experiment's folder, in one move.
+
+    Where the file system knows no links, the files are copied instead, each in one move.
+    """
+    experiment = run_folder.parent
+    try:
+        link(Path(run_folder.name), experiment / "latest")
+        for name in PUBLISHED:
+            if not (experiment / name).is_symlink():
+                link(Path("latest") / name, experiment / name)
+    except OSError:
+        for name in PUBLISHED:
+            write_aside(experiment / name, (run_folder / name).read_bytes())
+
+
+def find_weights(pretrained: str) -> Path:
+    """Find the weights that the key ``pretrained`` means.
+
+    Args:
+        pretrained: a weights file, a run folder, or the name of an experiment, whose last completed run is taken.
+
+    Raises:
+        ResultsError: there are none.
+    """
+    root, name = Path(RESULTS), pretrained.removeprefix(f"{RESULTS}/")
+    for path in (Path(pretrained), Path(pretrained) / WEIGHTS, root / name / WEIGHTS):
+        if path.is_file():
+            return path.resolve()
+    raise ResultsError(
+        f"pretrained={pretrained!r}: there is no weights file, run folder or completed experiment of this name; "
+        f"completed under {root}/: {', '.join(_completed(root)) or 'none'}; "
+        "train one first, as in: python experiment.py with domain_a"
+    )
+
+
+def find_unfinished(experiment: Path, config: Mapping[str, Any]) -> Path:
+    """Find the last run of an experiment that was stopped, or is at work, with a configuration.
+
+    Args:
+        experiment: the experiment's folder.
+        config: what the run was started with, but for where things are.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ResultsError: there is none, or all had another configuration; the message tells in what the last one differs.
+    """
+    stopped = [run for run in find_runs(experiment) if run.folder.parent == experiment and _is_unfinished(run)]
+    if not stopped:
+        raise ResultsError(f"resume=True: there is no unfinished run in {experiment}; leave resume away to start one")
+    wanted = _hashable(config)
+    differing = {run.folder: _differing(wanted, _hashable(run.config)) for run in stopped}
+    same = [folder for folder, keys in differing.items() if not keys]
+    if same:
+        return same[-1]
+    run = stopped[-1]
+    changes = ", ".join(f"{key}={config[key]!r} (was {run.config.get(key)!r})" for key in differing[run.folder])
+    raise ResultsError(f"resume=True: {run.folder} was started with another configuration: {changes}")
+
+
+def finish(run_folder: Path) -> None:
+    """Remove what only a run that may yet be resumed needs: its checkpoint, then the claim on its folder."""
+    (run_folder / CHECKPOINT).unlink(missing_ok=True)
+    (run_folder / LOCK).unlink(missing_ok=True)
+
+
+def find_runs(folder: Path = Path(RESULTS), **config: Any) -> list[Run]:
+    """Read the runs recorded below a folder, oldest first within an experiment.
+
+    Args:
+        folder: all results, or one experiment's.
+        config: keys and values that a run's configuration must have.
+    """
+    runs = [_read_run(path.parent) for path in sorted(folder.rglob("run.json"), key=_order)]
+    return [run for run in runs if run is not None and config.items() <= _hashable(run.config).items()]
+
+
+def _completed(root: Path) -> Iterator[str]:
+    for path in sorted(root.rglob(WEIGHTS)):
+        if not path.parent.name.isdigit() and path.parent.name != "latest":
+            yield str(path.parent.relative_to(root))
+
+
+def _order(path: Path) -> tuple[str, int]:
+    number = path.parent.name
+    return str(path.parent.parent), int(number) if number.isdigit() else -1
+
+
+def _read_run(folder: Path) -> Run | None:
+    """Read a run's record; None where it is being written at this moment or is damaged."""
+    try:
+        record = json.loads((folder / "run.json").read_text())
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(config, dict):
+        return None
+    config = {key: value for key, value in config.items() if key not in _OPTIONS_OF_OLD}
+    return Run(folder, record.get("status", "UNKNOWN"), config, record.get("result") or {})
+
+
+def _next_folder(experiment: Path) -> Path:
+    """Make the folder with the number after the largest one there is; other processes may be doing the same."""
+    number = max((int(path.name) for path in experiment.iterdir() if path.name.isdigit()), default=0)
+    while True:
+        number += 1
+        try:
+            (experiment / str(number)).mkdir()
+        except FileExistsError:
+            continue
+        return experiment / str(number)
+
+
+def _is_unfinished(run: Run) -> bool:
+    return run.status != "COMPLETED" and (run.folder / CHECKPOINT).is_file()
+
+
+def _differing(wanted: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    return [key for key in wanted if key not in _MAY_CHANGE and wanted[key] != config.get(key)]
+
+
+def _hashable(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}

@@ -1,0 +1,205 @@
+"""One run, from what it is made of to its result. Needs no Sacred: a notebook can call :func:`run`."""
+
+import io
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from bbb.distributions import WeightDistribution
+from bbb.inference import (
+    Epoch,
+    Plan,
+    Streams,
+    Training,
+    accuracy_and_nll,
+    choose_inflation,
+    elbo,
+    mixture,
+    predict,
+    predict_with_centre,
+    source_error,
+)
+from bbb.networks import BayesianNetwork, save_weights
+from bbb.runs.assembly import Assembly
+from bbb.runs.folders import WEIGHTS
+from bbb.runs.plotting import training_curves
+from bbb.runs.progress import Progress
+from bbb.system import ALONE, Group, StoppedError, write_aside
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment found; errors and ECE in %, NLL in nats per example, ELBO in nats per training example.
+
+    ``seconds`` counts training, validation and testing, over all parts of a run that was resumed. Of several replicas,
+    the test scores are those of their ensemble, ``elbo``, ``kl`` and ``test_error_mean_weights`` are means, and
+    ``replicas`` has each one's own. Under ``prior=posterior``, ``prior_inflation`` is the factor used, and
+    ``source_error`` what the hidden layers still reach on the source's test set under the source's head.
+    """
+
+    test_error: float
+    test_nll: float
+    test_brier: float
+    test_ece: float
+    test_error_mean_weights: float
+    elbo: float
+    kl: float
+    num_epochs: int
+    seconds: float
+    prior_inflation: float | None = None
+    source_error: float | None = None
+    replicas: list[dict[str, float]] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as a dictionary, without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def run(
+    assembly: Assembly,
+    folder: Path | None = None,
+    state: Mapping[str, Any] | None = None,
+    *,
+    on_choice: Callable[[int, int], None] = lambda step, num_steps: None,
+    on_step: Callable[[int, int], None] = lambda step, num_steps: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
+) -> Result | None:
+    """Train and evaluate.
+
+    Args:
+        assembly: what the run is made of.
+        folder: where ``log.txt``, ``weights.safetensors`` and ``training.png`` go, and a checkpoint, which stays until
+            :meth:`bbb.runs.OpenRun.complete` says that the result is safe too; None to leave no files.
+        state: the checkpoint from which to go on (see :func:`bbb.runs.load_progress`).
+        on_choice: called after each step of choosing ``prior_inflation=auto``, with the number done and that of all.
+        on_step: the same while training.
+        on_epoch: called with what each epoch measured, first with those before a resumption.
+        should_stop: asked after each step; where it says so, the state is saved and the run ends by an exception.
+        group: the processes that train together; all call this function, and the first alone validates, tests and has a
+            folder.
+
+    Returns:
+        The scores on the test set, which is used here, once, after training; None but in the first of a group.
+
+    Raises:
+        bbb.inference.DivergedError: the loss became NaN or infinite.
+        bbb.system.StoppedError: ``should_stop`` said so, in any process of the group.
+        bbb.system.LostError: another process of the group is gone.
+    """
+
+    def stoppable(report: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        def after_step(step: int, num_steps: int) -> None:
+            report(step, num_steps)
+            if group.any(should_stop()):
+                raise StoppedError
+
+        return after_step
+
+    settings, is_first = assembly.settings, group.rank == 0
+    inflation = state["prior_inflation"] if state else _choose_inflation(assembly, stoppable(on_choice))
+    inflation = group.from_first(inflation)
+    network, prior = assembly.network_and_prior(inflation)
+    task, plan = assembly.task, settings.subset(Plan)
+    validation = task.validation if is_first else None
+    streams = _streams(assembly)
+    process = Training(network, assembly.likelihood, prior, task.train, validation, plan, streams, group)
+    chosen = {"prior_inflation": inflation, "source": assembly.source.record if assembly.source else None}
+    progress = Progress(process, folder, chosen, settings.checkpoint_minutes)
+    if state:
+        progress.restore(state)
+    else:
+        progress.save()
+    history = progress.train(on_epoch, stoppable(on_step))
+    if not is_first:
+        return None
+    result = _evaluate(assembly, network, prior, history)
+    if settings.prior == "posterior":
+        result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network))
+    if folder is not None:
+        _save_result(folder, assembly, network, history, result)
+    return result
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure aside and move it into place."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, format="png")
+    write_aside(path, buffer.getvalue())
+
+
+def _choose_inflation(assembly: Assembly, on_step: Callable[[int, int], None]) -> float:
+    """The factor on the variances of a posterior that is the prior: as configured, or chosen on the training data."""
+    settings = assembly.settings
+    if settings.prior != "posterior":
+        return 1.0
+    if settings.prior_inflation != "auto":
+        return settings.prior_inflation
+    plan, seed = settings.subset(Plan), assembly.stream_seed("inflation")
+    create, train = assembly.network_and_prior, assembly.task.train
+    return choose_inflation(train, create, assembly.likelihood, plan, seed, on_step)[0]
+
+
+def _source_error(assembly: Assembly, network: BayesianNetwork) -> float | None:
+    """What is left of the source task, where the weights file tells what it was."""
+    source = assembly.source
+    if source is None or source.test is None:
+        return None
+    draws = assembly.generator("source", assembly.device)
+    return source_error(network, source.network, source.test, assembly.settings.num_test_samples, draws)
+
+
+def _save_result(
+    folder: Path, assembly: Assembly, network: BayesianNetwork, history: list[Epoch], result: Result
+) -> None:
+    settings, source = assembly.settings, assembly.source
+    about = {"dataset": settings.dataset, "digits": list(settings.digits), "rotation": settings.rotation}
+    save_weights(folder / WEIGHTS, network, {**about, "source": source.record if source is not None else None})
+    title = f"{settings.experiment_name}: test error {result.test_error:.2f} %, NLL {result.test_nll:.4f}"
+    save_figure(folder / "training.png", training_curves(history, title))
+
+
+def _streams(assembly: Assembly) -> list[Streams]:
+    """Create the random streams of each replica."""
+    return [
+        Streams(
+            order=assembly.generator("order", replica=replica),
+            weights=assembly.generator("weights", assembly.device, replica),
+            validation_seed=assembly.stream_seed("validation", replica),
+        )
+        for replica in range(assembly.settings.num_replicas)
+    ]
+
+
+def _evaluate(assembly: Assembly, network: BayesianNetwork, prior: WeightDistribution, history: list[Epoch]) -> Result:
+    start = time.perf_counter()
+    settings, likelihood, test = assembly.settings, assembly.likelihood, assembly.task.test
+    predictions, replicas = [], []
+    for number, replica in enumerate(network.replicas()):
+        draws = assembly.generator("evaluation", assembly.device, number)
+        predictions.append(predict(replica, likelihood, test.images, settings.num_test_samples, draws))
+        of_centre, _ = accuracy_and_nll(predict_with_centre(replica, likelihood, test.images), test.labels)
+        samples = settings.num_validation_samples
+        elbo_per_example, kl = elbo(replica, likelihood, prior, assembly.task.train, samples, draws)
+        scores = _test_scores(assembly, predictions[-1])
+        scores |= {"test_error_mean_weights": 100.0 * (1.0 - of_centre), "elbo": elbo_per_example, "kl": kl}
+        replicas.append(scores)
+    means = {name: statistics.fmean(scores[name] for scores in replicas) for name in replicas[0]}
+    return Result(
+        **means | _test_scores(assembly, mixture(torch.stack(predictions))),
+        num_epochs=len(history),
+        seconds=sum(epoch.seconds for epoch in history) + time.perf_counter() - start,
+        replicas=replicas if len(replicas) > 1 else None,
+    )
+
+
+def _test_scores(assembly: Assembly, log_probs: torch.Tensor) -> dict[str, float]:
+    scores = assembly.likelihood.scores(log_probs, assembly.task.test.labels)
+    return {f"test_{name}": value for name, value in scores.items()}

@@ -1,0 +1,67 @@
+"""Configurations as plain data: numbers, texts, lists of them, True, False and None, and nothing that could run."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bbb.system import InputError
+
+
+class SettingsError(InputError):
+    """A configuration that cannot be run; the message has one line for each key that is wrong."""
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """Read the keys that a YAML or JSON file sets, as plain data: unlike Sacred's reader this one creates no objects.
+
+    Raises:
+        SettingsError: it cannot be read, or holds more than keys and plain values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{path}: cannot be read as a configuration ({reason:.200})") from None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise SettingsError(f"{path}: must hold keys and values, as in configs/default.yaml")
+    for key, value in config.items():
+        check_plain(f"{path}: {key}", value)
+    return config
+
+
+def check_plain(key: str, value: Any) -> None:
+    """Refuse what is not a number, a text, a list of such, True, False or None.
+
+    Raises:
+        SettingsError: it is something else.
+    """
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not all(item is None or isinstance(item, (bool, int, float, str)) for item in values):
+        raise SettingsError(f"{key}={value!r:.80}: must be a number, a text, a list of them, True, False or None")
+
+
+def check_text(key: str, text: str) -> None:
+    """Refuse a value of the command line that is not plain (see :func:`check_plain`) where Python can read it.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    check_plain(key, read_value(key, text))
+
+
+def read_value(key: str, text: str) -> Any:
+    """Read a value of the command line: what Python can read is that, the rest is a text.
+
+    Raises:
+        SettingsError: it is nested too deeply.
+    """
+    try:
+        return ast.literal_eval(text.strip())
+    except (SyntaxError, ValueError):
+        return text
+    except (MemoryError, RecursionError):
+        raise SettingsError(f"{key}: its value is nested too deeply") from None

@@ -1,0 +1,66 @@
+"""The curves of one training, and the style that all figures share."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from bbb.inference import Epoch
+
+TRAIN, VALIDATION = "#0072B2", "#D55E00"  # Okabe and Ito's palette: distinct to colour-blind readers
+PALETTE = (TRAIN, VALIDATION, "#009E73", "#CC79A7", "#E69F00")
+LINES = dict(zip(PALETTE, ("-", "--", "-.", ":", "-"), strict=True))  # to be told apart where they lie on each other
+MARKERS = dict(zip(PALETTE, "os^Dv", strict=True))
+
+
+def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
+    """Draw accuracy, NLL and KL against epochs, for training and validation.
+
+    Args:
+        epochs: what each epoch measured.
+        title: what was trained.
+
+    Returns:
+        A figure that belongs to no window and no global state.
+    """
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    accuracy, nll, kl = figure.subplots(1, 3)
+    numbers = [epoch.number for epoch in epochs]
+    draw_curve(accuracy, numbers, [100 * epoch.train_accuracy for epoch in epochs], "train", TRAIN)
+    draw_curve(nll, numbers, [epoch.train_nll for epoch in epochs], "train", TRAIN)
+    draw_curve(kl, numbers, [epoch.train_kl for epoch in epochs], "train", TRAIN)
+    held_out = [epoch for epoch in epochs if epoch.validation_accuracy is not None]
+    if held_out:
+        numbers = [epoch.number for epoch in held_out]
+        draw_curve(accuracy, numbers, [100 * epoch.validation_accuracy for epoch in held_out], "validation", VALIDATION)
+        draw_curve(nll, numbers, [epoch.validation_nll for epoch in held_out], "validation", VALIDATION)
+    accuracy.set_ylabel("accuracy (%)")
+    nll.set_ylabel("NLL (nats per example)")
+    kl.set_ylabel("KL(q || p) (nats)")
+    nll.set_yscale("log")
+    for axes in (accuracy, nll, kl):
+        axes.set_xlabel("epoch")
+    style(accuracy, nll, kl)
+    accuracy.legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def draw_curve(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, colour: str, line: str = "-") -> None:
+    """Draw a line through points; a single point gets a marker."""
+    axes.plot(x, y, line, color=colour, label=label, linewidth=1.5, marker="o" if len(x) == 1 else None)
+
+
+def style(*panels: Axes) -> None:
+    """Give panels a light grid, no frame, whole epochs, and plain numbers on log axes."""
+    for axes in panels:
+        if axes.get_xlabel() == "epoch":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":  # 0.02 in place of 2 x 10^-2
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,108 @@
+"""The progress of a run on disk: saved while it trains, so that it can be stopped at any instant and resumed."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bbb.inference import Epoch, Training
+from bbb.runs.checkpoint import StateError, load_state, save_state
+from bbb.runs.folders import CHECKPOINT, RESUMABLE
+from bbb.system import StoppedError, write_aside
+
+
+class Progress:
+    """A training whose state is saved: at its start, after each epoch, at times within one, and where it is stopped.
+
+    Args:
+        process: the training.
+        folder: the run's folder, or None to save nothing.
+        about: what was chosen before training, and is needed to resume: ``prior_inflation`` and ``source``.
+        minutes: after how many the state is saved within an epoch.
+    """
+
+    def __init__(self, process: Training, folder: Path | None, about: Mapping[str, Any], minutes: float) -> None:
+        self.process, self.folder, self.about, self.minutes = process, folder, about, minutes
+        self.history: list[Epoch] = []
+        self.saved_at = time.monotonic()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go to where a checkpoint was saved.
+
+        Raises:
+            bbb.runs.StateError: the checkpoint is that of another training.
+        """
+        try:
+            self.process.load_state_dict(state)
+            self.history = [Epoch(**epoch) for epoch in state["history"]]
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            where = "checkpoint" if self.folder is None else self.folder / CHECKPOINT
+            raise StateError(f"{where}: the checkpoint of another training") from None
+
+    def save(self) -> None:
+        """Save the state, and then the log: a line is written for epochs that are safe."""
+        if self.folder is not None:
+            state = {**self.process.state_dict(), **self.about, "history": [asdict(epoch) for epoch in self.history]}
+            save_state(self.folder / CHECKPOINT, state)
+            lines = [describe(epoch, self.process.plan.num_epochs) for epoch in self.history]
+            write_aside(self.folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
+        self.saved_at = time.monotonic()
+
+    def train(self, on_epoch: Callable[[Epoch], None], on_step: Callable[[int, int], None]) -> list[Epoch]:
+        """Train to the end.
+
+        Args:
+            on_epoch: called with what each epoch measured, first with those before a resumption.
+            on_step: called after each step with the number done and the number in all; may raise
+                :class:`bbb.system.StoppedError`.
+
+        Returns:
+            What all epochs measured.
+        """
+        for epoch in self.history:
+            on_epoch(epoch)
+
+        def after_step(step: int, num_steps: int) -> None:
+            on_step(step, num_steps)
+            if time.monotonic() - self.saved_at > 60.0 * self.minutes:
+                self.save()
+
+        try:
+            for epoch in self.process.fit(after_step):
+                self.history.append(epoch)
+                self.save()
+                on_epoch(epoch)
+        except StoppedError as stopped:
+            self.save()
+            if self.folder is not None:
+                stopped.what_next = RESUMABLE
+            raise
+        return self.history
+
+
+def load_progress(folder: Path | None, device: torch.device) -> dict[str, Any]:
+    """Read the last checkpoint of a run: the training's state, and what was chosen before it.
+
+    Raises:
+        bbb.runs.StateError: there is none, or it is damaged.
+    """
+    if folder is None:
+        raise StateError("resume=True: without files there is nothing to resume from")
+    state = load_state(folder / CHECKPOINT, device)
+    if not isinstance(state, dict) or not {"history", "prior_inflation", "source"} <= state.keys():
+        raise StateError(f"{folder / CHECKPOINT}: not the checkpoint of a run")
+    return state
+
+
+def describe(epoch: Epoch, num_epochs: int) -> str:
+    """Put what an epoch measured into one readable line."""
+    line = (
+        f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs} | train {100 * epoch.train_accuracy:.2f} %, "
+        f"NLL {epoch.train_nll:.4f}, KL {epoch.train_kl:.4g}, ELBO {epoch.train_elbo:.4f}"
+    )
+    if epoch.validation_accuracy is not None:
+        line += f" | validation {100 * epoch.validation_accuracy:.2f} %, NLL {epoch.validation_nll:.4f}"
+    return f"{line} | {epoch.seconds:.3f} s"

@@ -1,0 +1,211 @@
+"""Every key of a configuration: its type, unit and range; the one place where a configuration is judged.
+
+Defaults and explanations for users are in ``configs/default.yaml``, which has exactly these keys.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from bbb.data import DatasetName
+from bbb.distributions import FlowName, PriorName
+from bbb.inference import BetaType, Estimator, Head, LrSchedule, OptimizerName, Precision, Start
+from bbb.runs.plain import SettingsError
+
+RESULTS = "results"
+_RESERVED = re.compile(r"\d+|latest|\.{1,2}|_.*")
+
+
+def unknown_key(key: str) -> str:
+    """Say that a key is unknown, and which is nearest."""
+    return f"{key}: unknown key{nearest(key, KEYS)}"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Suggest the choice nearest to a misspelt word: ``"; did you mean 'lr'?"``, or all choices if none is near."""
+    choices = list(choices)
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(choices)}"
+
+
+def _experiment_name(name: str) -> str:
+    parts = name.removeprefix(f"{RESULTS}/").split("/")
+    if not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) for part in parts):
+        raise ValueError
+    if any(_RESERVED.fullmatch(part) for part in parts) or parts == [RESULTS]:
+        raise ValueError
+    return "/".join(parts)
+
+
+def _distinct(digits: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(digits)) != len(digits):
+        raise ValueError
+    return digits
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(unit: str, **bounds: float) -> Any:
+    return Field(description=f"a number {_range(bounds)} ({unit})", allow_inf_nan=False, **bounds)
+
+
+def _integer(unit: str, low: int, high: int) -> Any:
+    return Field(description=f"a whole number from {low} to {high} ({unit})", ge=low, le=high)
+
+
+def _range(bounds: Mapping[str, float]) -> str:
+    words = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
+    return " and ".join(f"{words[name]} {bound:g}" for name, bound in bounds.items())
+
+
+def _choice(names: Any) -> Any:
+    return Field(description=f"one of {', '.join(get_args(names))}")
+
+
+Std = Annotated[float, _number("a standard deviation", ge=1e-6, le=1e3)]
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"), kw_only=True)
+class Settings:
+    """One experiment's configuration, checked."""
+
+    experiment_name: Annotated[
+        str,
+        AfterValidator(_experiment_name),
+        Field(
+            description="a name below results/ made of letters, digits, '.', '_', '-' and '/', no part of which is "
+            "only digits, is '..' or 'latest', or starts with '_'"
+        ),
+    ]
+    dataset: Annotated[DatasetName, _choice(DatasetName)]
+    data_dir: Annotated[str | None, Field(description="a folder, or null for $BBB_DATA_DIR, else data", min_length=1)]
+    digits: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=9)], ...],
+        BeforeValidator(_as_tuple),
+        AfterValidator(_distinct),
+        Field(description="a list of at least two different classes from 0 to 9", min_length=2),
+    ]
+    rotation: Annotated[float, _number("degrees, counter-clockwise", ge=-360, le=360)]
+    fraction: Annotated[float, _number("share of the training set", gt=0, le=1)]
+    validation_fraction: Annotated[float, _number("share of the training set", ge=0, lt=1)]
+    num_layers: Annotated[int, _integer("hidden layers", 1, 32)]
+    num_hidden: Annotated[int, _integer("units a hidden layer", 1, 8192)]
+    num_flows: Annotated[int, _integer("planar flows on the posterior of each layer", 0, 256)]
+    flow: Annotated[FlowName, _choice(FlowName)]
+    num_replicas: Annotated[int, _integer("networks trained at once", 1, 1024)]
+    num_epochs: Annotated[int, _integer("epochs", 1, 1_000_000)]
+    steps_per_epoch: Annotated[int, _integer("training steps", 1, 1_000_000)]
+    batch_size: Annotated[int, _integer("images", 1, 60_000)]
+    num_samples: Annotated[int, _integer("draws of the weights", 1, 1024)]
+    num_validation_samples: Annotated[int, _integer("draws of the weights", 1, 10_000)]
+    num_test_samples: Annotated[int, _integer("draws of the weights", 1, 10_000)]
+    lr: Annotated[float, _number("learning rate", gt=0, le=100)]
+    lr_schedule: Annotated[LrSchedule, _choice(LrSchedule)]
+    optimizer: Annotated[OptimizerName, _choice(OptimizerName)]
+    beta_type: Annotated[BetaType, _choice(BetaType)]
+    temperature: Annotated[float, _number("1 is the ELBO", ge=0, le=1000)]
+    noise_reuse: Annotated[int, _integer("training steps that share a table of noise; 1: none", 1, 1024)]
+    input_dropout: Annotated[float, _number("share of pixels", ge=0, lt=1)]
+    estimator: Annotated[Estimator, _choice(Estimator)]
+    prior: Annotated[PriorName, _choice(PriorName)]
+    prior_std: Std
+    prior_pi: Annotated[float, _number("probability of the wide component", gt=0, lt=1)]
+    prior_std1: Std
+    prior_std2: Std
+    init_std: Std
+    pretrained: Annotated[
+        str | None, Field(description="an experiment name, a run folder, a weights file, or null", min_length=1)
+    ]
+    prior_inflation: Annotated[
+        Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)] | Literal["auto"],
+        Field(description="a number from 1e-06 up to 1e+09 (factor on the variances), or auto"),
+    ]
+    prior_floor: Annotated[float, _number("a standard deviation", ge=0, le=1e3)]
+    head: Annotated[Head, _choice(Head)]
+    start: Annotated[Start, _choice(Start)]
+    checkpoint_minutes: Annotated[float, _number("minutes", gt=0, le=1e6)]
+    device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    seed: Annotated[int, _integer("a seed", 0, 2**32 - 1)]
+    split_seed: Annotated[
+        int | None, Field(description=f"a whole number from 0 to {2**32 - 1}, or null for the seed", ge=0, le=2**32 - 1)
+    ]
+    precision: Annotated[Precision, _choice(Precision)]
+    cuda_graph: Annotated[bool, Field(description="True or False")]
+    num_threads: Annotated[
+        int | None, Field(description="a whole number from 1 to 1024 (threads), or null for all cores", ge=1, le=1024)
+    ]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Settings":
+        if self.estimator == "local" and self.num_flows > 0:
+            raise ValueError(
+                f"estimator='local': needs activations that are Gaussian, which num_flows={self.num_flows} makes them "
+                "not; use estimator=weights"
+            )
+        if self.num_replicas > 1 and (self.num_flows > 0 or self.pretrained is not None):
+            raise ValueError(
+                f"num_replicas={self.num_replicas}: replicas start from scratch and have no flows; use num_flows=0 and "
+                "pretrained=None, or num_replicas=1"
+            )
+        if self.prior == "posterior" and self.pretrained is None:
+            raise ValueError("pretrained=None: prior=posterior needs the posterior of a finished run; name it here")
+        if self.prior == "scale_mixture" and self.prior_std1 < self.prior_std2:
+            raise ValueError(
+                f"prior_std1={self.prior_std1}: must be at least prior_std2={self.prior_std2}, the narrow component"
+            )
+        return self
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Judge a configuration.
+
+        Args:
+            config: every key of ``configs/default.yaml``.
+
+        Raises:
+            SettingsError: a key is unknown, missing, of the wrong type or out of range. One line for each, which
+                names the key, the value and what is allowed.
+        """
+        try:
+            return cls(**config)
+        except ValidationError as errors:
+            lines = [cls._explain(error, config) for error in errors.errors(include_url=False)]
+            raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+
+    @classmethod
+    def accepts(cls, key: str, value: Any) -> bool:
+        """Tell whether a key could have a value, whatever the other keys are."""
+        judge = TypeAdapter(get_type_hints(cls, include_extras=True)[key], config=ConfigDict(strict=True))
+        try:
+            judge.validate_python(value)
+        except ValidationError:
+            return False
+        return True
+
+    @classmethod
+    def _explain(cls, error: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+        if not error["loc"]:  # a rule about several keys says all itself
+            return error["msg"].removeprefix("Value error, ")
+        key, known = error["loc"][0], cls.__pydantic_fields__
+        if key not in known:
+            return unknown_key(str(key))
+        if error["type"] == "missing":
+            return f"{key}: missing; it must be {known[key].description}"
+        value, hint = config[key], ""
+        if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+            hint = "; YAML reads this as text, write it with a decimal point, as in 0.001"
+        return f"{key}={value!r}: must be {known[key].description}{hint}"
+
+    def subset(self, kind: type) -> Any:
+        """Fill a dataclass whose fields are all keys of the configuration."""
+        return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})
+
+
+KEYS = tuple(field.name for field in fields(Settings))

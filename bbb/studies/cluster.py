@@ -1,0 +1,227 @@
+"""Making many runs at once, in the processes of a Dask cluster: of this machine, or one that is there.
+
+Each run is made by the project's own command line in the process of a worker, so that it leaves the same record as any
+other and dies with its worker. A run that failed, or whose worker died, is made once more, from its last checkpoint.
+"""
+
+import contextlib
+import logging
+import multiprocessing.resource_tracker
+import os
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bbb.runs import Run
+from bbb.studies.grid import Job, find_completed, log_of
+from bbb.studies.worker import TRIES, num_tries
+from bbb.system import InputError, num_cores
+
+if TYPE_CHECKING:
+    from distributed import Client, Future, LocalCluster
+
+# No web pages; its server takes any free port, since Dask warns of one that is taken, by a second grid for one.
+NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+INNOCENT = 10  # times that a run may be lost to workers that died before they began it
+
+
+class ClusterError(InputError):
+    """A scheduler that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that is missing: why, and where it tells more."""
+
+    job: Job
+    reason: str
+    log: Path | None
+
+
+def make_runs(
+    todo: Sequence[Job],
+    completed: Mapping[Job, Run],
+    entry: Path,
+    scheduler: str | None = None,
+    on_end: Callable[[Job, Failure | None], None] = lambda job, failure: None,
+) -> list[Failure]:
+    """Make runs, each once its source is there.
+
+    Args:
+        todo: the runs to make; the source of each is among them or completed.
+        completed: the runs of earlier that some of them start from.
+        entry: the Python file whose ``command_line`` makes a run.
+        scheduler: the address of a Dask scheduler, whose workers must see this folder under the same path; None for
+            processes of this machine, as many as it has cores for.
+        on_end: called when a run is completed or given up.
+
+    Returns:
+        The runs that are missing in the end.
+
+    Raises:
+        ClusterError: no scheduler answers, or its workers have several threads.
+        KeyboardInterrupt: the runs at work were stopped too.
+    """
+    if not todo:
+        return []
+    num_workers, num_threads = _shape(todo, scheduler)
+    waiting = [job for job in todo if job.source is not None and job.source not in completed]
+    failures: list[Failure] = []
+    with _client(scheduler, num_workers) as client:
+        queue = _Queue(client, entry, num_threads)
+        for job in todo:
+            if job not in waiting:
+                queue.add(job.placed(completed.get(job.source) if job.source else None), job)
+        for job, failure in queue:
+            failures += [failure] if failure else []
+            on_end(job, failure)
+            released = [waiter for waiter in waiting if waiter.source is job]
+            source = find_completed([job]).get(job) if released else None
+            for waiter in released:
+                if source is not None:
+                    queue.add(waiter.placed(source), waiter)
+                else:
+                    failures.append(Failure(waiter, f"what it starts from is missing: {' '.join(job.words)}", None))
+                    on_end(waiter, failures[-1])
+    return failures
+
+
+class _Queue:
+    """Runs that were handed to Dask: iterates over them as they end, with the failure where one is given up."""
+
+    def __init__(self, client: "Client", entry: Path, num_threads: int) -> None:
+        from distributed import as_completed
+
+        self.client, self.entry, self.num_threads = client, entry, num_threads
+        self.ending = as_completed(loop=client.loop)
+        self.jobs: dict[Future, tuple[Job, Job]] = {}
+        self.submitted: Counter[Job] = Counter()
+
+    def add(self, placed: Job, job: Job) -> None:
+        """Hand a run to Dask: ``placed`` is the job with its source in place."""
+        log = log_of(placed)
+        if self.submitted[job] == 0:
+            log.unlink(missing_ok=True)
+        config = dict(placed.config)
+        if config["num_threads"] is None:
+            config["num_threads"] = self.num_threads
+        task = _task(self.entry.parent, Path.cwd())
+        future = self.client.submit(task, self.entry, config, log, pure=False)
+        self.submitted[job] += 1
+        self.jobs[future] = placed, job
+        self.ending.add(future)
+
+    def __iter__(self) -> Iterator[tuple[Job, Failure | None]]:
+        for future in self.ending:
+            placed, job = self.jobs.pop(future)
+            if future.status == "finished" or placed in find_completed([placed]):  # died at its end
+                yield job, None
+            elif future.status == "error" and self._may_try_again(placed, job, future.exception()):
+                self.add(placed, job)
+            else:
+                log = log_of(placed)
+                reason = _reason(future.exception()) if future.status == "error" else "the scheduler is gone"
+                yield job, Failure(job, reason, log if log.exists() else None)
+
+    def _may_try_again(self, placed: Job, job: Job, error: BaseException) -> bool:
+        """Tell whether a run may begin once more.
+
+        A run may begin :data:`TRIES` times. A worker that dies takes along the runs that wait for it; those had not
+        begun, and are handed out again, :data:`INNOCENT` times at most.
+        """
+        limit = INNOCENT if _is_death(error) else TRIES
+        return num_tries(log_of(placed)) < TRIES and self.submitted[job] < limit
+
+
+def _is_death(error: BaseException) -> bool:
+    from distributed import KilledWorker
+
+    return isinstance(error, KilledWorker)
+
+
+def _reason(error: BaseException) -> str:
+    return "its worker died" if _is_death(error) else str(error)
+
+
+def _task(repository: Path, folder: Path) -> Callable[..., None]:
+    """Wrap :func:`bbb.studies.worker.work` so that any worker finds this code and folder: a local function goes by value."""
+
+    def task(*args: object) -> None:
+        import os
+        import sys
+
+        if str(repository) not in sys.path:
+            sys.path.insert(0, str(repository))
+        os.chdir(folder)
+        from bbb.studies.worker import work
+
+        work(*args)
+
+    return task
+
+
+def _shape(todo: Sequence[Job], scheduler: str | None) -> tuple[int, int]:
+    """How many workers this machine has cores for, and how many threads each may take."""
+    if scheduler is not None:
+        return 0, 1
+    threads = max(job.config["num_threads"] or 1 for job in todo)
+    num_workers = max(1, min(len(todo), num_cores() // threads))
+    return num_workers, num_cores() // num_workers
+
+
+@contextlib.contextmanager
+def _client(scheduler: str | None, num_workers: int) -> Iterator["Client"]:
+    """Connect to a scheduler, or to one of our own with workers, which end with this context however it ends."""
+    from distributed import Client, LocalCluster  # here, since it takes a second to import
+
+    for handler in logging.getLogger("distributed").handlers:  # some of its loggers have levels of their own
+        handler.setLevel(logging.CRITICAL)
+    with contextlib.ExitStack() as stack:
+        with _uninterrupted():  # the workers inherit this, so that Ctrl-C reaches only us, who stop them
+            if scheduler is None:
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+                cluster = LocalCluster(
+                    n_workers=num_workers,
+                    threads_per_worker=1,
+                    memory_limit=0,
+                    silence_logs=logging.CRITICAL,
+                    scheduler_kwargs={"allowed_failures": 0, **NO_DASHBOARD},
+                    local_directory=scratch,
+                )
+                stack.callback(_stop, cluster)
+            try:
+                client = Client(scheduler or cluster, timeout=10, set_as_default=False)
+            except (OSError, ValueError) as error:
+                raise ClusterError(f"scheduler={scheduler!r}: no Dask scheduler answers there ({error})") from None
+            stack.callback(client.close)
+        for address, threads in client.nthreads().items():
+            if threads != 1:
+                raise ClusterError(
+                    f"scheduler={scheduler!r}: {address} has {threads} threads, and runs would share its output; start "
+                    "workers as in: dask worker ADDRESS --nthreads 1 --nworkers N"
+                )
+        yield client
+
+
+def _stop(cluster: "LocalCluster") -> None:
+    """Stop workers at once: a run may be killed at any instant, and goes on from its last checkpoint."""
+    for nanny in cluster.workers.values():
+        nanny.close_gracefully()  # else it would start another worker
+        if nanny.pid is not None:
+            os.kill(nanny.pid, signal.SIGKILL)
+    cluster.close()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back, here and for the processes that are started meanwhile, for as long as they live."""
+    multiprocessing.resource_tracker.ensure_running()  # would let it through again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,182 @@
+"""Many runs: which there are in a grid, whether they can be made, and which are done already.
+
+Runs that are done are found by their configuration, whatever they are called. :mod:`bbb.studies.cluster` makes the
+others.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bbb import runs, system
+from bbb.runs import KEYS, WEIGHTS, Run, Settings, check_plain, experiment_folder, find_runs, unknown_key
+from bbb.system import InputError
+
+# Keys that do not change what is computed: where it is written and read, how often it is saved, and on what it runs.
+FREE = ("experiment_name", "data_dir", "checkpoint_minutes", "num_threads", "device")
+
+
+class GridError(InputError):
+    """A grid that is not one, or runs of it that cannot be made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A run to be made.
+
+    Attributes:
+        config: its configuration, every key.
+        words: what is written behind ``python experiment.py with`` to make this run by hand.
+        source: the run whose weights ``pretrained`` names, where that is to be made first.
+    """
+
+    config: Mapping[str, Any]
+    words: tuple[str, ...]
+    source: "Job | None" = None
+
+    def placed(self, source: Run | None) -> "Job":
+        """Return the same run with ``pretrained`` naming the folder of its source, where that was found."""
+        if source is None:
+            return self
+        config = {**self.config, "pretrained": str(source.folder)}
+        kept = [word for word in self.words if not word.startswith("pretrained=")]
+        return Job(config, (*kept, f"pretrained={source.folder}"))
+
+
+def check_grid(grid: object) -> dict[str, list[Any]]:
+    """Judge a grid: keys of the configuration, each with the list of the values that it shall take.
+
+    Raises:
+        GridError: it is not one; the message says why.
+    """
+    if not isinstance(grid, Mapping) or not grid:
+        raise GridError(f"grid={grid!r:.80}: must be keys with lists of values, as in {{'seed': [1, 2, 3]}}")
+    for key, values in grid.items():
+        if key not in KEYS:
+            raise GridError(f"grid: {unknown_key(str(key))}")
+        if key in FREE:
+            raise GridError(f"grid: {key}: does not tell runs apart; give it one value, outside the grid")
+        if not isinstance(values, list | tuple) or not values:
+            raise GridError(f"grid: {key}={values!r:.80}: must be a list of values, as in [1, 2, 3]")
+        for i, value in enumerate(values):
+            check_plain(f"grid: {key}", value)
+            if value in values[:i]:
+                raise GridError(f"grid: {key}={value!r:.80}: is there twice")
+    return {key: list(values) for key, values in grid.items()}
+
+
+def expand(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """List all combinations of the values of a grid, the last key varying fastest."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def check_configs(jobs: Iterable[Job]) -> None:
+    """Judge the configurations of runs.
+
+    Raises:
+        GridError: some cannot be; one line for each thing that is wrong.
+    """
+    _all_right(Settings.from_config, (job.config for job in jobs))
+
+
+def check_inputs(jobs: Iterable[Job]) -> None:
+    """Load the data and weights that runs will read, to find out before anything starts whether they are sound.
+
+    Runs that differ by their seed alone are tried once. Runs whose source is yet to be made are left out.
+
+    Raises:
+        GridError: something is missing or unsound, or results cannot be written; one line for each.
+    """
+    distinct = {str(sorted({**job.config, "seed": 0}.items())): job.config for job in jobs if job.source is None}
+    _all_right(_check_input, distinct.values())
+
+
+def _check_input(config: Mapping[str, Any]) -> None:
+    settings = Settings.from_config(config)
+    runs.assemble(settings, system.find_device(settings.device))
+    runs.check_writable(experiment_folder(settings.experiment_name))
+
+
+def _all_right(judge: Callable[[Mapping[str, Any]], object], configs: Iterable[Mapping[str, Any]]) -> None:
+    problems: dict[str, None] = {}
+    for config in configs:
+        try:
+            judge(config)
+        except InputError as error:
+            problems.update(dict.fromkeys(str(error).splitlines()))
+    if problems:
+        raise GridError("\n".join(problems))
+
+
+def identity(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells the configurations of two runs apart: all keys but :data:`FREE` and ``pretrained``, a mere name."""
+    compared = sorted(set(KEYS) - {*FREE, "pretrained"})
+    values = [config.get(key) for key in compared]
+    return tuple(str([*value]) if isinstance(value, list | tuple | dict) else value for value in values)
+
+
+def find_completed(jobs: Iterable[Job]) -> dict[Job, Run]:
+    """Find the completed runs with the configurations of jobs.
+
+    A run that started from weights is the wanted one if those were the same, to the last bit, as the job would start
+    from now.
+
+    Args:
+        jobs: what to look for, each after its source.
+
+    Returns:
+        For each job that is done its run, the last one if there are several.
+    """
+    recorded: dict[tuple[tuple[Any, ...], str | None], list[Run]] = {}
+    for run in find_runs():
+        if run.status == "COMPLETED" and (run.folder / WEIGHTS).is_file():
+            recorded.setdefault((identity(run.config), _source_of(run)), []).append(run)
+    completed: dict[Job, Run] = {}
+    for job in jobs:
+        if job.source is not None and job.source not in completed:
+            continue
+        source = _wanted_source(job.placed(completed.get(job.source) if job.source else None))
+        if (identity(job.config), source) in recorded:
+            completed[job] = recorded[identity(job.config), source][-1]
+    return completed
+
+
+def _source_of(run: Run) -> str | None:
+    """The SHA-256 of the weights that a run started from."""
+    if run.config.get("pretrained") is None:
+        return None
+    try:
+        return json.loads((run.folder / "info.json").read_text())["source"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
+
+
+def _wanted_source(job: Job) -> str | None:
+    """The SHA-256 of the weights that a job would start from."""
+    pretrained = job.config["pretrained"]
+    return None if pretrained is None else runs.source_record(pretrained)["sha256"]
+
+
+def in_order(jobs: Iterable[Job]) -> Iterator[Job]:
+    """Yield each job once, and each after its source."""
+    seen = set()
+    for job in jobs:
+        for needed in (job.source, job):
+            if needed is not None and needed not in seen:
+                seen.add(needed)
+                yield needed
+
+
+def log_of(job: Job) -> Path:
+    """Return the file in which a job's output is kept until it is completed."""
+    digest = hashlib.sha256(str(sorted(job.config.items())).encode()).hexdigest()
+    return folder_of(job.config) / "_logs" / f"{digest[:8]}.txt"
+
+
+def folder_of(config: Mapping[str, Any]) -> Path:
+    """Return the folder of the experiment that a configuration names, under either of its names."""
+    return experiment_folder(Settings.from_config(config).experiment_name)

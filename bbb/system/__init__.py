@@ -1,0 +1,5 @@
+"""The computer that a run is on, and the mistakes that users must mend."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,83 @@
+"""The machine a run is on: device, threads and allocator."""
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from bbb.system.errors import InputError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+class DeviceError(InputError):
+    """A device that is not there, or too small."""
+
+
+def find_device(name: str) -> torch.device:
+    """Resolve the key ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Of several processes that ``torchrun`` started on a machine, each takes the GPU of its number.
+
+    Raises:
+        DeviceError: the device is not there.
+    """
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    if name == "auto":
+        return torch.device(own if num_gpus else "cpu")
+    device = torch.device(own if name == "cuda" else name)
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(num_gpus))])
+        raise DeviceError(f"device={name!r}: is not there; this machine has {there} (or write device=auto)")
+    return device
+
+
+def memory(device: torch.device) -> int:
+    """Return the memory of a device in bytes: what it has, not what is free."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn a failure to get memory into one line.
+
+    Raises:
+        DeviceError: there was not enough.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # PyTorch's own is a RuntimeError, on the CPU without a type
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise DeviceError(
+                "the memory is full; make num_hidden, num_layers, num_flows, num_samples or batch_size smaller"
+            ) from None
+        raise
+
+
+def num_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_up(num_threads: int | None, precision: str = "float32") -> None:
+    """Set PyTorch's CPU threads, where a number is given, and keep freed memory for the next step.
+
+    With precision ``tf32``, a GPU multiplies matrices with 10 bits of mantissa in place of 23.
+
+    A training step on the CPU takes and gives back a dozen vectors of a few megabytes. By default glibc returns such
+    blocks to the system at once, and every step faults all their pages in again, for a quarter of its time.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+            mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -1,0 +1,144 @@
+"""Shared toy tasks: small data, networks, plans, configurations and jobs, each from a seed of its own."""
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor
+
+from bbb import runs
+from bbb.data import Split
+from bbb.distributions import Gaussian, gaussian_prior
+from bbb.inference import Categorical, Plan, Streams, Training
+from bbb.networks import MLP, initial_network
+from bbb.runs import Settings
+from bbb.studies import Job
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = REPOSITORY / "configs"
+CPU = torch.device("cpu")
+TOY = MLP((12, 8, 3))
+THREE_CLASSES = Categorical(3)
+DEFAULT = yaml.safe_load((CONFIGS / "default.yaml").read_text())
+TINY = {"dataset": "digits8x8", "num_epochs": 2, "lr": 0.02, "num_hidden": 16, "num_layers": 1, "num_test_samples": 5}
+PLAN = Plan(
+    num_epochs=3,
+    steps_per_epoch=1,
+    batch_size=10,
+    num_samples=1,
+    num_validation_samples=2,
+    lr=0.01,
+    lr_schedule="constant",
+    optimizer="adam",
+    beta_type="standard",
+    temperature=1.0,
+    input_dropout=0.0,
+    estimator="weights",
+    noise_reuse=16,
+    precision="float32",
+    cuda_graph=False,
+)
+
+
+def seeded(seed=0):
+    """A generator of one's own, so that no test changes another's numbers."""
+    return torch.Generator().manual_seed(seed)
+
+
+def wait_for(find, seconds=120):
+    """Ask until something is found, and give it."""
+    end = time.monotonic() + seconds
+    while not (found := find()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+def split(seed=0):
+    """Sixty-four images of 12 pixels in 3 classes that a network can tell apart."""
+    generator = seeded(seed)
+    labels = torch.arange(64) % 3
+    centres = torch.randint(0, 256, (3, 12), generator=generator)
+    noise = torch.randint(-20, 21, (64, 12), generator=generator)
+    return Split((centres[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
+
+
+def network(seed=0, num_flows=0, flow="planar", sizes=TOY.sizes):
+    """A network for :func:`split`, at its start."""
+    return initial_network(MLP(sizes), 0.05, seeded(seed), num_flows, flow)
+
+
+def streams(seed=1):
+    return Streams(seeded(seed), seeded(seed + 1), 7)
+
+
+def training(split, validation=None, prior=None, seed=1, num_flows=0, flow="planar", **changes):
+    """A training of :func:`network` by :data:`PLAN`, but for changes."""
+    trained = network(seed, num_flows, flow)
+    prior = prior or gaussian_prior(trained.posterior.dim, 1.0)
+    plan = dataclasses.replace(PLAN, **changes)
+    return Training(trained, THREE_CLASSES, prior, split, validation, plan, streams(seed))
+
+
+def without_time(epochs):
+    return [dataclasses.replace(epoch, seconds=0.0) for epoch in epochs]
+
+
+def settings(**changes):
+    """The default configuration on the embedded digits, tiny."""
+    return Settings.from_config({**DEFAULT, **TINY, **changes})
+
+
+def run(folder=None, state=None, callbacks=None, **changes):
+    """Assemble and run :func:`settings` on the CPU."""
+    return runs.run(runs.assemble(settings(**changes), CPU), folder, state, **(callbacks or {}))
+
+
+def job(source=None, **changes):
+    """A run to be made, of the default configuration on the embedded digits."""
+    return Job({**DEFAULT, "dataset": "digits8x8", **changes}, (), source)
+
+
+def one_by_one(z, maps):
+    """The composition of planar maps (u, w, b) as in the paper, by autograd: the oracle."""
+    log_det = 0.0
+    for u, w, bias in maps:
+        u_hat = u + (F.softplus(-w @ u) - 1) * w / (w @ w)
+        t = torch.tanh(z @ w + bias)
+        z, log_det = z + t.unsqueeze(1) * u_hat, log_det + torch.log((1 + (w @ u_hat) * (1 - t**2)).abs())
+    return z, log_det
+
+
+class Conjugate:
+    """Bayesian linear regression with orthogonal inputs, where the posterior is a factorised Gaussian, exactly."""
+
+    dim, num, noise_std, prior_std = 3, 8, 0.7, 1.3
+
+    def __init__(self):
+        generator = seeded(3)
+        orthogonal, _ = torch.linalg.qr(torch.randn(self.num, self.dim, generator=generator, dtype=torch.float64))
+        self.x = orthogonal * torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+        self.y = torch.randn(self.num, generator=generator, dtype=torch.float64)
+        precision = self.x.square().sum(0) / self.noise_std**2 + self.prior_std**-2
+        mean = self.x.T @ self.y / self.noise_std**2 / precision
+        self.exact = Gaussian(mean, -0.5 * precision.log())
+        self.prior = Gaussian(
+            torch.tensor(0.0, dtype=torch.float64),
+            torch.tensor(math.log(self.prior_std), dtype=torch.float64),
+            self.dim,
+        )
+
+    def log_evidence(self) -> Tensor:
+        covariance = self.noise_std**2 * torch.eye(self.num).double() + self.prior_std**2 * self.x @ self.x.T
+        zero = torch.zeros(self.num).double()
+        return torch.distributions.MultivariateNormal(zero, covariance).log_prob(self.y)
+
+    def expected_nll(self, q: Gaussian) -> Tensor:
+        """E_q of the negative log-likelihood, in closed form, as a tensor of shape (1,)."""
+        residual = (self.y - self.x @ q.mean).square().sum() + (self.x.square() @ (2 * q.log_std).exp()).sum()
+        constant = 0.5 * self.num * math.log(2 * math.pi * self.noise_std**2)
+        return (residual / (2 * self.noise_std**2) + constant).unsqueeze(0)
