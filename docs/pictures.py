@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import StrMethodFormatter
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,6 +167,7 @@ def _bells(axes: Axes, curves: Sequence[tuple[Gaussian, str]], part: slice) -> N
                 axes.fill_between(*line, color=colour, alpha=0.35, linewidth=0)
             axes.plot(*line, color=colour, linewidth=2.0 if last else 1.5, linestyle="-" if last else "--")
     axes.set(xlim=(-0.75, 0.75), ylim=(0.0, 1.05), xticks=[-0.5, 0, 0.5], yticks=[])
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.tick_params(labelsize=10, length=3, pad=2, color=GREY, labelcolor=GREY)
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
@@ -248,7 +250,7 @@ def planar_flow(counts: Sequence[int] = (0, 1, 2, 3, 8), num_steps: int = 1500) 
         maps = {0: "no map", 1: "1 map"}.get(num_flows, f"{num_flows} maps")
         _text(canvas, x + side / 2, bottom + side + 0.22, maps, size=14, weight="bold", color=_darker(BLUE))
         _text(canvas, x + side / 2, bottom - 0.19, f"KL {kl_to_ring(q):.2f} nats")
-    meaning = r"Maps $f(z) = z + \hat{u}\,\tanh(w^\top z + b)$ bend a Gaussian over two weights to the dashed ring."
+    meaning = r"Maps $f(z) = z + \hat{u}\,\tanh(w \cdot z + b)$ bend a Gaussian over two weights to the dashed ring."
     _text(canvas, WIDTH / 2, 0.44, meaning)
     note = "Each density is exact, and dark where it is greatest. KL(q ‖ ring) is a sum over a grid."
     _text(canvas, WIDTH / 2, 0.17, note, size=11, color=GREY)
@@ -324,8 +326,8 @@ def floors(storeys: Sequence[Floor] | None = None, roof: Path = ROOT / "experime
     line_height, row_height = 0.23, 0.36
     contents = []
     for storey in storeys:
-        lines = _lines(storey.purpose.split(), inner[1] - inner[0], text_font, padding=0.0, gap=0.06)
-        rows = _lines(storey.modules, inner[1] - inner[0], window_font, padding=0.18, gap=0.09)
+        lines = _wrap(storey.purpose.split(), inner[1] - inner[0], text_font)
+        rows = _rows(storey.modules, inner[1] - inner[0], window_font)
         contents.append((storey, lines, rows, 0.2 + line_height * len(lines) + row_height * len(rows)))
     top = ground + sum(height for *_, height in contents)
     figure, canvas = _canvas(height=top + 0.87)
@@ -339,8 +341,7 @@ def floors(storeys: Sequence[Floor] | None = None, roof: Path = ROOT / "experime
         canvas.add_patch(Rectangle((left, y - height), right - left, height, **wall))
         _text(canvas, left + 0.15, y - 0.22, storey.name, ha="left", color=_darker(BLUE), font=name_font)
         for i, line in enumerate(lines):
-            words = " ".join(word for word, *_ in line)
-            _text(canvas, inner[0], y - 0.22 - line_height * i, words, ha="left", font=text_font)
+            _text(canvas, inner[0], y - 0.22 - line_height * i, line, ha="left", font=text_font)
         for i, row in enumerate(rows):
             bottom = y - 0.13 - line_height * len(lines) - row_height * (i + 1) + 0.06
             for module, x, width in row:
@@ -353,19 +354,35 @@ def floors(storeys: Sequence[Floor] | None = None, roof: Path = ROOT / "experime
     return figure
 
 
-def _lines(
-    texts: Sequence[str], width: float, font: FontProperties, padding: float, gap: float
-) -> list[list[tuple[str, float, float]]]:
-    """Set texts in lines of a width in inches: for each text itself, where it starts and how wide it is, padded."""
-    lines, x = [[]], 0.0
-    for text in texts:
-        own = TextPath((0.0, 0.0), text, prop=font).get_extents().width / POINTS + padding
-        if x + own > width and lines[-1]:
-            lines.append([])
-            x = 0.0
-        lines[-1].append((text, x, own))
-        x += own + gap
+def _wrap(words: Sequence[str], width: float, font: FontProperties) -> list[str]:
+    """Break words into lines no wider than so many inches."""
+    lines: list[str] = []
+    for word in words:
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _width(longer, font) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
     return lines
+
+
+def _rows(modules: Sequence[str], width: float, font: FontProperties) -> list[list[tuple[str, float, float]]]:
+    """Set windows in rows no wider than so many inches: for each its module, where it starts and how wide it is."""
+    rows: list[list[tuple[str, float, float]]] = [[]]
+    x = 0.0
+    for module in modules:
+        own = _width(module, font) + 0.16
+        if x + own > width:
+            rows.append([])
+            x = 0.0
+        rows[-1].append((module, x, own))
+        x += own + 0.09
+    return rows
+
+
+def _width(text: str, font: FontProperties) -> float:
+    """Measure a text in inches; letters that are fitted to pixels need some more than their outlines."""
+    return 1.04 * TextPath((0.0, 0.0), text, prop=font).get_extents().width / POINTS
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
@@ -424,8 +441,13 @@ PICTURES = {"prior_from_posterior": prior_from_posterior, "planar_flow": planar_
 
 
 def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
-    """Write a figure as PNG, without the date and version that would change its bytes."""
-    figure.savefig(path, dpi=dpi, facecolor="white", metadata={"Software": None})
+    """Write a figure as PNG, with its texts in the file, and without the version that would change its bytes."""
+    figure.savefig(path, dpi=dpi, facecolor="white", metadata={"Software": None, "Description": describe(figure)})
+
+
+def describe(figure: Figure) -> str:
+    """List the texts of a picture, one a line: what a test compares with the code of today."""
+    return "\n".join(text.get_text() for axes in figure.axes for text in axes.texts)
 
 
 def main() -> None:
@@ -433,6 +455,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "figs")
     folder = parser.parse_args().folder
+    torch.set_num_threads(1)  # the flows are small, and their sums shall not depend on the number of cores
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in PICTURES.items():
         save(draw(), folder / f"{name}.png")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,9 +24,18 @@ pictures = load_pictures()
 
 
 def texts(figure):
-    return [text.get_text() for axes in figure.axes for text in axes.texts]
+    return pictures.describe(figure).splitlines()
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the script does: the flows are too small to share
+    yield
+    torch.set_num_threads(num_threads)
+
+
+BOXES = FancyBboxPatch, Rectangle
 DRAWN = {
     "prior_from_posterior": pictures.prior_from_posterior,
     "planar_flow": lambda: pictures.planar_flow(counts=(0, 2), num_steps=20),
@@ -46,7 +57,7 @@ def test_picture_is_a_png_with_the_same_bytes_when_drawn_twice(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_texts_stay_in_the_picture_and_off_each_other(name):
+def test_texts_stay_in_the_picture_and_in_their_boxes_and_off_each_other(name):
     figure = DRAWN[name]()
     renderer = FigureCanvasAgg(figure).get_renderer()
     written = [text for axes in figure.axes for text in axes.texts]
@@ -54,6 +65,9 @@ def test_texts_stay_in_the_picture_and_off_each_other(name):
     for text, box in boxes:
         assert figure.bbox.contains(box.x0, box.y0), text
         assert figure.bbox.contains(box.x1, box.y1), text
+    edges = [patch.get_window_extent(renderer) for patch in figure.axes[0].patches if isinstance(patch, BOXES)]
+    crossing = [text for text, a in boxes for b in edges if a.overlaps(b) and not b.x0 < a.x0 < a.x1 < b.x1]
+    assert crossing == []
     overlapping = [(one, other) for (one, a), (other, b) in itertools.combinations(boxes, 2) if a.overlaps(b)]
     assert overlapping == []
 
@@ -78,7 +92,7 @@ def test_prior_shows_the_values_of_the_configuration():
 
 def test_density_under_a_flow_integrates_to_one():
     q = pictures.fit(num_flows=3, num_steps=50)
-    grid, area = pictures.square(8.0), (16.0 / 300) ** 2
+    grid, area = pictures.square(8.0, num_points=161), 0.1**2
     assert float(q.log_prob(grid).exp().sum() * area) == pytest.approx(1.0, abs=1e-3)  # the error of the grid
 
 
@@ -99,6 +113,13 @@ def test_floors_show_every_floor_and_module_and_the_purposes_from_the_top_down()
     assert (
         shown.index("experiment.py") < shown.index("inference") < shown.index("distributions") < shown.index("system")
     )
+
+
+@pytest.mark.parametrize("name", ["prior_from_posterior", "floors"])  # no number of theirs depends on the machine
+def test_picture_in_figs_is_that_of_the_code(name):
+    with Image.open(ROOT / "figs" / f"{name}.png") as picture:
+        drawn = picture.text["Description"].splitlines()
+    assert drawn == texts(DRAWN[name]()), "draw it again: python docs/pictures.py"
 
 
 @pytest.fixture

@@ -44,9 +44,10 @@ def set_up(ex: Experiment) -> None:
         ex.add_package_dependency(package, version(package))
     messages = logging.StreamHandler()
     messages.addFilter(lambda record: not record.getMessage().startswith(("Failed after", "Aborted after")))
-    ex.logger = logging.getLogger("bbb")
-    ex.logger.addHandler(messages)
-    ex.logger.setLevel(logging.WARNING)
+    logger = logging.getLogger("bbb")
+    logger.addHandler(messages)
+    logger.setLevel(logging.WARNING)
+    ex.logger = logger  # type: ignore[assignment]  # Sacred declares None, and documents a logger
     ex.observers.append(Recorder())
 
 
@@ -83,7 +84,7 @@ def run_command_line(ex: Experiment, named: Mapping[str, Path], argv: list[str])
         with into_a_pipe():
             _run_words(ex, named, argv)
         return
-    ex.logger.setLevel(logging.ERROR)  # the first process speaks for all
+    logging.getLogger("bbb").setLevel(logging.ERROR)  # the first process speaks for all
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         _run_words(ex, named, argv)
 

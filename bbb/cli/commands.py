@@ -112,7 +112,8 @@ def figures(options: Options, entry: Path) -> None:
     """
     plots, folder = studies.plots(options.fast, entry.parent / "configs"), studies.figures_folder(options.fast)
     completed = studies.find_completed(studies.in_order(job for plot in plots for job in plot.jobs))
-    drawn, undrawn, commands = [], [], {}
+    drawn, undrawn = [], []
+    commands: dict[tuple[str, ...], None] = {}
     for plot in plots:
         missing = [job for job in studies.in_order(plot.jobs) if job not in completed]
         if not missing:

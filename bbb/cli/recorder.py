@@ -91,7 +91,7 @@ class Recorder(FileStorageObserver):
 
     def completed_event(self, *args: Any, **kwargs: Any) -> None:
         """Record the result, and only then remove the checkpoint."""
-        self._end(super().completed_event, *args, **kwargs)
+        self._end(super().completed_event, *args, is_complete=True, **kwargs)
 
     def interrupted_event(self, *args: Any, **kwargs: Any) -> None:
         """Record that the run was interrupted."""
@@ -103,11 +103,11 @@ class Recorder(FileStorageObserver):
 
     def save_json(self, obj: Any, filename: str) -> None:
         """Write a JSON file in one move."""
-        write_aside(Path(self.dir) / filename, json.dumps(flatten(obj), sort_keys=True, indent=2).encode())
+        write_aside(self._folder() / filename, json.dumps(flatten(obj), sort_keys=True, indent=2).encode())
 
     def save_cout(self) -> None:
         """Append what was printed."""
-        with writing(Path(self.dir) / "cout.txt"):
+        with writing(self._folder() / "cout.txt"):
             super().save_cout()
 
     def find_or_save(self, filename: str, store_dir: Path) -> Path:
@@ -120,17 +120,22 @@ class Recorder(FileStorageObserver):
             write_aside(kept, content)
         return kept
 
+    def _folder(self) -> Path:
+        if self.dir is None:
+            raise RuntimeError("the record has not been started")
+        return Path(self.dir)
+
     def _make_run_dir(self, _id: str | None) -> None:
         self.dir = str(self._run.folder) if self._run is not None else None
 
-    def _end(self, write: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    def _end(self, write: Callable[..., None], *args: Any, is_complete: bool = False, **kwargs: Any) -> None:
         """Record how a run ended, then give up its folder."""
         with self._closing:
             if self.dir is None or self._run is None:
                 return
             with self._noting_problems():
                 write(*args, **kwargs)
-                if self.run_entry["status"] == "COMPLETED":
+                if is_complete:
                     self._run.complete()
 
     @contextmanager

@@ -95,7 +95,7 @@ def _load_torchvision(name: str, data_dir: Path) -> tuple[Split, Split]:
         ) from error
     for file in missing:
         _check_file(name, folder / file)
-    return tuple(Split(part.data.flatten(1), part.targets.long()) for part in (train, test))
+    return Split(train.data.flatten(1), train.targets.long()), Split(test.data.flatten(1), test.targets.long())
 
 
 def _check_file(name: str, path: Path) -> None:

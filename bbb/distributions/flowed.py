@@ -43,11 +43,17 @@ class FlowedGaussian(WeightDistribution):
         super().__init__(base.dim)
         if sum(dims) != base.dim or len(dims) != len(flows):
             raise ValueError(f"dims={tuple(dims)}: {len(flows)} flows and {base.dim} weights do not fit these blocks")
-        self.base, self.flows, self.dims = base, nn.ModuleList(flows), tuple(dims)
+        self.base, self.dims = base, tuple(dims)
+        self.flows = nn.ModuleList(flows)
+
+    @property
+    def flow_list(self) -> list[Flow]:
+        """The flows, one for each block."""
+        return [flow for flow in self.flows if isinstance(flow, Flow)]
 
     @property
     def centre(self) -> Tensor:
-        return self._through(torch.zeros_like(self.base.mean).unsqueeze(0), inverse=False)[0].squeeze(0)
+        return self._through(torch.zeros_like(self.base.centre).unsqueeze(0), inverse=False)[0].squeeze(0)
 
     def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> tuple[Tensor, Tensor]:
         z, log_q = self.base.rsample_and_log_prob(num_samples, noise)
@@ -73,13 +79,13 @@ class FlowedGaussian(WeightDistribution):
         if num_first not in bounds[1:-1]:
             raise ValueError(f"num_first={num_first}: the blocks end at {bounds[1:]}")
         i, (first, rest) = bounds.index(num_first), self.base.split(num_first)
-        flows = copy.deepcopy(self.flows)
+        flows = copy.deepcopy(self.flow_list)
         return FlowedGaussian(first, flows[:i], self.dims[:i]), FlowedGaussian(rest, flows[i:], self.dims[i:])
 
     def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Take deviations ``(S, D)`` to weights, or weights back to the base's; with the flows' log-determinant."""
         blocks = (x - self.base.mean if inverse else x).split(self.dims, dim=1)
-        pairs = zip(self.flows, blocks, strict=True)
+        pairs = zip(self.flow_list, blocks, strict=True)
         images, log_dets = zip(*(flow.inverse(z) if inverse else flow(z) for flow, z in pairs), strict=True)
         return self.base.mean + torch.cat(images, dim=1), torch.stack(log_dets).sum(0)
 
@@ -124,6 +130,6 @@ def flows_of(distribution: WeightDistribution) -> tuple[FlowName | None, int]:
     """Tell which flows a distribution has, and how many on each layer: ``(None, 0)`` where there are none."""
     if not isinstance(distribution, FlowedGaussian):
         return None, 0
-    first = distribution.flows[0]
+    first = distribution.flow_list[0]
     name = next(name for name, kind in FLOWS.items() if isinstance(first, kind))
     return name, len(first.b)

@@ -3,11 +3,10 @@
 import copy
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.noise import NoiseSource, normal
@@ -37,8 +36,8 @@ class Gaussian(WeightDistribution):
     @classmethod
     def stacked(cls, posteriors: Sequence["Gaussian"]) -> Self:
         """Make one distribution that stands for R of D weights each."""
-        values = (torch.stack([getattr(q, name).detach() for q in posteriors]) for name in ("mean", "log_std"))
-        return cls(*values)
+        means, log_stds = ([getattr(q, name).detach() for q in posteriors] for name in ("mean", "log_std"))
+        return cls(torch.stack(means), torch.stack(log_stds))
 
     def replicas(self) -> list["Gaussian"]:
         """Copy the R distributions that this one stands for."""
@@ -90,14 +89,14 @@ class _GaussianSample(torch.autograd.Function):
     """w = mean + exp(log_std) * noise with log q(w), and their gradient in three passes over memory."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         deviation = scale_noise_(log_std.exp(), noise)
         ctx.save_for_backward(deviation)
         return mean + deviation, log_prob_of_noise(noise, log_std)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad_w: Tensor, grad_log_q: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_w: Tensor, grad_log_q: Tensor) -> tuple[Tensor, Tensor, None]:
         (deviation,) = ctx.saved_tensors
         return *over_draws(grad_w, deviation, -grad_log_q.sum(0)), None
 
@@ -106,7 +105,7 @@ class _GaussianKL(torch.autograd.Function):
     """Closed-form KL of two factorised Gaussians; the gradient reuses the variance of the forward pass."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, mean: Tensor, log_std: Tensor, p_mean: Tensor, p_log_std: Tensor, dim: int) -> Tensor:
+    def forward(ctx: Any, mean: Tensor, log_std: Tensor, p_mean: Tensor, p_log_std: Tensor, dim: int) -> Tensor:
         precision = torch.exp(-2.0 * p_log_std)
         shift = (mean - p_mean) * precision
         ratio = torch.exp(2.0 * log_std) * precision
@@ -117,7 +116,7 @@ class _GaussianKL(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         shift, ratio = ctx.saved_tensors
         mean_shape, log_std_shape, shape = ctx.shapes
         grad = grad.unsqueeze(-1)

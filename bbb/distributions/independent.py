@@ -25,22 +25,27 @@ class Independent(WeightDistribution):
         self.parts = nn.ModuleList(parts)
 
     @property
+    def part_list(self) -> list[WeightDistribution]:
+        """The distributions, in the order of the flat vector."""
+        return [part for part in self.parts if isinstance(part, WeightDistribution)]
+
+    @property
     def centre(self) -> Tensor:
-        return torch.cat([part.centre for part in self.parts])
+        return torch.cat([part.centre for part in self.part_list])
 
     def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> tuple[Tensor, Tensor]:
-        w, log_q = zip(*(part.rsample_and_log_prob(num_samples, noise) for part in self.parts), strict=True)
+        w, log_q = zip(*(part.rsample_and_log_prob(num_samples, noise) for part in self.part_list), strict=True)
         return torch.cat(w, dim=1), torch.stack(log_q).sum(0)
 
     def log_prob(self, w: Tensor) -> Tensor:
-        blocks = w.split([part.dim for part in self.parts], dim=1)
-        return torch.stack([part.log_prob(block) for part, block in zip(self.parts, blocks, strict=True)]).sum(0)
+        blocks = w.split([part.dim for part in self.part_list], dim=1)
+        return torch.stack([part.log_prob(block) for part, block in zip(self.part_list, blocks, strict=True)]).sum(0)
 
     def widened(self, inflation: float = 1.0, floor: float = 0.0) -> Self:
-        return type(self)([part.widened(inflation, floor) for part in self.parts])
+        return type(self)([part.widened(inflation, floor) for part in self.part_list])
 
     def narrowed(self, max_std: float) -> Self:
-        return type(self)([part.narrowed(max_std) for part in self.parts])
+        return type(self)([part.narrowed(max_std) for part in self.part_list])
 
 
 def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistribution:
@@ -49,11 +54,15 @@ def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistrib
     Two Gaussians make one Gaussian, whose KL has a closed form. Two flowed Gaussians make one flowed Gaussian.
     """
     if isinstance(first, Gaussian) and isinstance(second, Gaussian):
-        means, log_stds = (
-            [getattr(part, name).detach().expand(part.dim) for part in (first, second)] for name in ("mean", "log_std")
-        )
-        return Gaussian(torch.cat(means), torch.cat(log_stds))
+        return _join_gaussians(first, second)
     if isinstance(first, FlowedGaussian) and isinstance(second, FlowedGaussian):
-        flows = copy.deepcopy([*first.flows, *second.flows])
-        return FlowedGaussian(join(first.base, second.base), flows, first.dims + second.dims)
+        flows = copy.deepcopy([*first.flow_list, *second.flow_list])
+        return FlowedGaussian(_join_gaussians(first.base, second.base), flows, first.dims + second.dims)
     return Independent(copy.deepcopy([first, second]))
+
+
+def _join_gaussians(first: Gaussian, second: Gaussian) -> Gaussian:
+    means, log_stds = (
+        [getattr(part, name).detach().expand(part.shape) for part in (first, second)] for name in ("mean", "log_std")
+    )
+    return Gaussian(torch.cat(means, dim=-1), torch.cat(log_stds, dim=-1))

@@ -12,9 +12,10 @@ et al. 2015, section 3.2, arXiv 1505.05424; log sigma in place of their rho)
 since log q at the drawn weights depends on log sigma alone, as its noise is held fixed, and at rate -1.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.gaussian import Gaussian, log_prob_of_noise, over_draws, scale_noise_, total
@@ -94,7 +95,7 @@ def _is_full(posterior: Gaussian) -> bool:
 class _AgainstMixture(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, mean: Tensor, log_std: Tensor, noise: Tensor, pi: float, std1: float, std2: float
+        ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor, pi: float, std1: float, std2: float
     ) -> tuple[Tensor, Tensor]:
         deviation = scale_noise_(log_std.exp(), noise)
         w = mean + deviation
@@ -105,7 +106,7 @@ class _AgainstMixture(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad_w: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_w: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
         deviation, w, wide = ctx.saved_tensors
         pull = precision_times(grad_kl.unsqueeze(-1) / len(w), wide, *ctx.precisions)
         grads = over_draws(torch.addcmul(grad_w, pull, w, out=pull), deviation, -grad_kl)
@@ -115,7 +116,7 @@ class _AgainstMixture(torch.autograd.Function):
 class _AgainstGaussian(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, mean: Tensor, log_std: Tensor, noise: Tensor, p_mean: Tensor, p_log_std: Tensor
+        ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor, p_mean: Tensor, p_log_std: Tensor
     ) -> tuple[Tensor, Tensor]:
         std, p_precision = log_std.exp(), torch.exp(-2.0 * p_log_std)
         ratio = std.square().mul_(p_precision)
@@ -128,7 +129,7 @@ class _AgainstGaussian(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad_w: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_w: Tensor, grad_kl: Tensor) -> tuple[Tensor | None, ...]:
         deviation, pull, ratio = ctx.saved_tensors
         grad_mean, grad_log_std = over_draws(grad_w, deviation, -grad_kl)
         grad_kl = grad_kl.unsqueeze(-1)

@@ -1,10 +1,9 @@
 """Planar flows on a weight matrix, with rank-one vectors; the notation is that of :mod:`bbb.distributions.planar`."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from bbb.distributions.planar import IDENTITY, Flow, units_of
 from bbb.distributions.recursion import couple, couple_backward
@@ -24,9 +23,10 @@ class MatrixPlanarFlow(Flow):
         scale: standard deviation of a typical coordinate of z.
     """
 
+    units: Tensor
+
     def __init__(self, rows: Tensor, columns: Tensor, b: Tensor, scale: float = 1.0) -> None:
         super().__init__()
-        self.units: Tensor
         self.rows = nn.Parameter(rows)
         self.columns = nn.Parameter(columns)
         self.b = nn.Parameter(b)
@@ -57,7 +57,9 @@ class MatrixPlanarFlow(Flow):
         return _MatrixPlanarForward.apply(z, self.rows, self.columns, self.b, self.units)
 
     def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _matrix_products(_as_matrix(z, self.rows.shape[2]), self.rows, self.columns, self.units)[:3]
+        matrix = _as_matrix(z, self.rows.shape[2])
+        projection, uw, ww, _ = _matrix_products(matrix, self.rows, self.columns, self.units)
+        return projection, uw, ww
 
     def _update(self, z: Tensor, t: Tensor, tc: Tensor) -> Tensor:
         left, right = _factors(t, tc, self.rows, self.columns, self.units)
@@ -69,19 +71,17 @@ class _MatrixPlanarForward(torch.autograd.Function):
     """K maps with rank-one vectors; beyond thin products with z and with dL/dy, all of its gradient is small."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, z: Tensor, rows: Tensor, columns: Tensor, b: Tensor, units: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, z: Tensor, rows: Tensor, columns: Tensor, b: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         weight, bias = _as_matrix(z, rows.shape[2])
-        *products, along = _matrix_products((weight, bias), rows, columns, units)
-        t, tc, log_det, saved = couple(*products, b)
+        projection, uw, ww, along = _matrix_products((weight, bias), rows, columns, units)
+        t, tc, log_det, saved = couple(projection, uw, ww, b)
         left, right = _factors(t, tc, rows, columns, units)
         ctx.save_for_backward(z, rows, columns, units, t, tc, along, left, *saved)
         return _add_product(weight, bias, left, right), log_det
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         z, rows, columns, units, t, tc, along, left, *saved = ctx.saved_tensors
         (a, c), (b, d), num_flows = rows, columns, len(rows[0])
         weight, bias = _as_matrix(z, rows.shape[2])
@@ -115,7 +115,9 @@ def _as_matrix(z: Tensor, num_out: int) -> tuple[Tensor, Tensor]:
     return z[:, :-num_out].unflatten(1, (num_out, -1)), z[:, -num_out:]
 
 
-def _matrix_products(z: tuple[Tensor, Tensor], rows: Tensor, columns: Tensor, units: Tensor) -> tuple[Tensor, ...]:
+def _matrix_products(
+    z: tuple[Tensor, Tensor], rows: Tensor, columns: Tensor, units: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """w_k.z ``(S, K)``, w_k.u_j and w_k.w_j ``(K, K)``, and Z d_k ``(S, out, K)`` on the way to the first."""
     (a, c), (b, d) = rows, columns
     along = _times_columns(*z, d)

@@ -1,7 +1,8 @@
 """Standard normal noise, drawn anew or read from a table that several training steps share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,15 +56,15 @@ class NoiseTable:
             return for_all.normal_(generator=self.generator)[self.group.rank]
         num = math.prod(shape)
         start, self._at, self._left = self._at, self._at + num, self._left - num
-        if self._left < 0:
+        if self._left < 0 or self._table is None:
             raise ValueError(f"shape={tuple(shape)}: a step reads more than window={self.window} numbers")
         return self._table[start : self._at].view(*shape)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what is needed to go on from here with the same noise: not the table, but where it was drawn from."""
         return {"generator": self.generator.get_state(), "drawn_from": self._drawn_from, "uses": self._uses}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where :meth:`state_dict` was called, between two steps."""
         # A generator takes its state from the CPU, wherever it draws and wherever the checkpoint was loaded to.
         self._uses = state["uses"]

@@ -7,18 +7,17 @@ One planar map is (their eqs. 10 to 12 and appendix A.1)
     \hat u = u + (\mathrm{softplus}(-w^T u) - 1) \frac{w}{|w|^2}, \qquad
     \log|\det| = \log(1 + w^T \hat u \, (1 - \tanh^2)),
 
-with :math:`w^T \hat u = \mathrm{softplus}(w^T u) - 1 > -1`, so that f is invertible. A composition of K maps
-never needs the vectors between them: the arguments of tanh follow a recursion on scalars (:mod:`bbb.distributions.recursion`), and
-the result is one update of rank K, :math:`z + \sum_k \hat u_k \tanh a_k`. Log-determinants have shape ``(S,)``: one
-number, in nats, for each draw.
+with :math:`w^T \hat u = \mathrm{softplus}(w^T u) - 1 > -1`, so that f is invertible. A composition of K maps never
+needs the vectors between them. The arguments of tanh follow a recursion on scalars
+(:mod:`bbb.distributions.recursion`), and the result is one update of rank K, :math:`z + \sum_k \hat u_k \tanh a_k`.
+Log-determinants have shape ``(S,)``: one number, in nats, for each draw.
 """
 
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from bbb.distributions.recursion import couple, couple_backward, invert
 
@@ -76,11 +75,12 @@ class PlanarFlow(Flow):
         scale: standard deviation of a typical coordinate of z.
     """
 
+    units: Tensor
+
     def __init__(self, u: Tensor, w: Tensor, b: Tensor, scale: float = 1.0) -> None:
         super().__init__()
         # Two tensors, not one block of both: K = 16 maps on 784 x 400 weights make gradients of 20 MB each, which the
         # C library's allocator reuses, while a block of 40 MB would be mapped anew, page by page, in every step.
-        self.units: Tensor
         self.u = nn.Parameter(u)
         self.w = nn.Parameter(w)
         self.b = nn.Parameter(b)
@@ -125,7 +125,7 @@ class _PlanarForward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, u: Tensor, w: Tensor, b: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, z: Tensor, u: Tensor, w: Tensor, b: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         t, tc, log_det, saved = couple(*_products(z, u, w, units), b)
         along_u, along_w = t * units[0], tc * units[1]
         ctx.save_for_backward(z, u, w, units, along_u, along_w, *saved)
@@ -133,7 +133,7 @@ class _PlanarForward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
         z, u, w, units, along_u, along_w, *saved = ctx.saved_tensors
         unit_u, unit_w = units
         grads = couple_backward(saved, unit_u * (grad_y @ u.T), unit_w * (grad_y @ w.T), grad_log_det)

@@ -71,13 +71,13 @@ def couple_backward(
 def invert(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Undo the recursion, from projections of the image y: t, t c and the log-determinant, by autograd."""
     c, h, stretch = correction(uw, ww)
-    t = [None] * len(b)
+    later: list[Tensor] = []  # t_j of the maps j > k
     for k in reversed(range(len(b))):
         right = projection[:, k]
-        if k + 1 < len(b):
-            right = right - torch.stack(t[k + 1 :], 1) @ h[k, k + 1 :]
-        t[k] = torch.tanh(root(right, stretch[k], b[k]) + b[k])
-    t = torch.stack(t, 1)
+        if later:
+            right = right - torch.stack(later, 1) @ h[k, k + 1 :]
+        later.insert(0, torch.tanh(root(right, stretch[k], b[k]) + b[k]))
+    t = torch.stack(later, 1)
     log_det = torch.log(t.square() + stretch * (1.0 - t.square())).sum(1)
     return t, t * c, log_det
 

@@ -1,11 +1,10 @@
 """The scale mixture prior."""
 
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.gaussian import LOG_2PI
@@ -30,6 +29,8 @@ class ScaleMixture(WeightDistribution):
         ValueError: ``pi`` is not in (0, 1), or not ``std1 >= std2 > 0``.
     """
 
+    mean: Tensor  # of both components
+
     def __init__(self, dim: int, pi: float, std1: float, std2: float) -> None:
         super().__init__(dim)
         if not 0.0 < pi < 1.0:
@@ -37,8 +38,7 @@ class ScaleMixture(WeightDistribution):
         if not std1 >= std2 > 0.0:
             raise ValueError(f"std1={std1}, std2={std2}: the scales must be positive, the wide one (std1) first")
         self.pi, self.std1, self.std2 = pi, std1, std2
-        self.mean: Tensor
-        self.register_buffer("mean", torch.zeros(()), persistent=False)  # of both components
+        self.register_buffer("mean", torch.zeros(()), persistent=False)
 
     def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> tuple[Tensor, Tensor]:
         """Draw from the prior by inverting its distribution function; no gradient flows into its fixed scales.
@@ -79,7 +79,7 @@ class _ScaleMixtureLogProb(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, w: Tensor, pi: float, std1: float, std2: float) -> Tensor:
+    def forward(ctx: Any, w: Tensor, pi: float, std1: float, std2: float) -> Tensor:
         log_prob, wide = log_prob_and_wide(w, pi, std1, std2)
         ctx.save_for_backward(w, wide)
         ctx.precisions = std1**-2, std2**-2
@@ -87,7 +87,7 @@ class _ScaleMixtureLogProb(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         w, wide = ctx.saved_tensors
         return precision_times(-grad.unsqueeze(-1), wide, *ctx.precisions).mul_(w), None, None, None
 

@@ -13,13 +13,13 @@ from .predictive import elbo as elbo
 from .predictive import predict as predict
 from .predictive import predict_draws as predict_draws
 from .predictive import predict_with_centre as predict_with_centre
-from .scores import ECE_BINS as ECE_BINS
 from .scores import Entropy as Entropy
 from .scores import Reliability as Reliability
 from .scores import accuracy_and_nll as accuracy_and_nll
 from .scores import auroc as auroc
 from .scores import classification_scores as classification_scores
 from .scores import entropy as entropy
+from .scores import error_rate as error_rate
 from .scores import mixture as mixture
 from .scores import reliability as reliability
 from .scores import split_entropy as split_entropy

@@ -48,9 +48,9 @@ class Graphed:
         return measured
 
     def _capture(self, inputs: list[Tensor], with_kl: bool) -> Captured:
-        graph = torch.cuda.CUDAGraph()
+        graph, (x, y, kl_share) = torch.cuda.CUDAGraph(), inputs
         for generator in self.generators:
             graph.register_generator_state(generator)
         with torch.cuda.graph(graph):  # records the kernels and runs none
-            measured = self.step(*inputs, with_kl)
+            measured = self.step(x, y, kl_share, with_kl)
         return graph, inputs, measured

@@ -36,9 +36,15 @@ class Reliability:
 
 def accuracy_and_nll(log_probs: Tensor, labels: Tensor) -> tuple[float, float]:
     """Score log-probabilities ``(N, C)`` against labels ``(N,)``: accuracy in 0..1 and NLL in nats per example."""
-    correct = (log_probs.argmax(1) == labels).float().mean()
-    nll = -log_probs.gather(1, labels.unsqueeze(1)).mean()
-    return correct.item(), nll.item()
+    num_correct = int((log_probs.argmax(1) == labels).sum())
+    nll = -log_probs.gather(1, labels.unsqueeze(1)).double().mean()
+    return num_correct / len(labels), nll.item()
+
+
+def error_rate(log_probs: Tensor, labels: Tensor) -> float:
+    """Return the share of log-probabilities ``(N, C)`` whose largest is not at the label ``(N,)``, in %."""
+    num_wrong = int((log_probs.argmax(1) != labels).sum())
+    return 100.0 * num_wrong / len(labels)
 
 
 def classification_scores(log_probs: Tensor, labels: Tensor) -> dict[str, float]:
@@ -49,14 +55,11 @@ def classification_scores(log_probs: Tensor, labels: Tensor) -> dict[str, float]
         the one-hot label (Brier 1950), and ``ece`` in %, the expected calibration error in 15 equal bins of confidence
         (Guo et al. 2017, arXiv 1706.04599).
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error  # takes seconds to import
-
-    accuracy, nll = accuracy_and_nll(log_probs, labels)
-    probs = log_probs.exp()
+    _, nll = accuracy_and_nll(log_probs, labels)
     one_hot = torch.nn.functional.one_hot(labels, log_probs.shape[1])
-    brier = (probs - one_hot).square().sum(1).mean().item()
-    ece = multiclass_calibration_error(probs, labels, num_classes=log_probs.shape[1], n_bins=ECE_BINS).item()
-    return {"error": 100.0 * (1.0 - accuracy), "nll": nll, "brier": brier, "ece": 100.0 * ece}
+    brier = (log_probs.exp() - one_hot).square().sum(1).double().mean().item()
+    ece = 100.0 * reliability(log_probs, labels).calibration_error()
+    return {"error": error_rate(log_probs, labels), "nll": nll, "brier": brier, "ece": ece}
 
 
 def split_entropy(log_probs: Tensor) -> Entropy:
@@ -84,7 +87,7 @@ def entropy(log_probs: Tensor) -> Tensor:
     return torch.special.entr(log_probs.exp()).sum(-1)
 
 
-def reliability(log_probs: Tensor, labels: Tensor, num_bins: int) -> Reliability:
+def reliability(log_probs: Tensor, labels: Tensor, num_bins: int = ECE_BINS) -> Reliability:
     """Compare confidence and accuracy in equal bins of confidence (Guo et al. 2017, arXiv 1706.04599).
 
     Args:

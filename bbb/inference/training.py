@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +136,7 @@ class Training:
             "weights": [table.state_dict() for table in self.tables],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where :meth:`state_dict` was called, in a training made with the same arguments."""
         self.epochs_done, self.passes_done, self.batches_done = state["done"]
         self.seconds, self.totals = state["seconds"], state["totals"].to(self.totals)
@@ -191,7 +191,7 @@ class Training:
         except DivergedError as error:
             raise DivergedError(f"epoch {self.epochs_done}: {error}") from None
         scores = self._validate(self.validation) if self.validation is not None else (None, None)
-        return Epoch(self.epochs_done, nll, kl, elbo, accuracy, *scores, time.perf_counter() - start)
+        return Epoch(self.epochs_done, nll, kl, elbo, accuracy, scores[0], scores[1], time.perf_counter() - start)
 
     def _validate(self, validation: Split) -> tuple[float, float]:
         """Score the posterior predictive, of replicas their mixture: accuracy in 0..1 and NLL in nats per example."""

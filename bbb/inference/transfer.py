@@ -14,7 +14,7 @@ from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution, join
 from bbb.inference.choices import Start
 from bbb.inference.likelihood import Categorical, Likelihood
 from bbb.inference.predictive import predict
-from bbb.inference.scores import accuracy_and_nll
+from bbb.inference.scores import accuracy_and_nll, error_rate
 from bbb.inference.step import Plan
 from bbb.inference.training import Streams, Training
 from bbb.networks import BayesianNetwork
@@ -137,7 +137,7 @@ def source_error(
     likelihood = Categorical(source.architecture.num_outputs)
     combined = BayesianNetwork(source.architecture, posterior)
     log_probs = predict(combined, likelihood, test.images, num_samples, generator)
-    return 100.0 * (1.0 - accuracy_and_nll(log_probs, test.labels)[0])
+    return error_rate(log_probs, test.labels)
 
 
 def _at_zero(head: WeightDistribution) -> WeightDistribution:

@@ -89,7 +89,7 @@ def _blank(
     dtypes = {value.dtype for value in tensors.values()}
     if sum(value.numel() for value in tensors.values()) < needed or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
         return None
-    network = initial_network(architecture, 1.0, torch.Generator(), num_flows, flow).to(*dtypes)
+    network = initial_network(architecture, 1.0, torch.Generator(), num_flows, flow).to(dtypes.pop())
     return network if num_replicas == 1 else BayesianNetwork.stacked([network] * num_replicas)
 
 
@@ -117,5 +117,5 @@ def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -17,9 +17,9 @@ from bbb.inference import (
     Plan,
     Streams,
     Training,
-    accuracy_and_nll,
     choose_inflation,
     elbo,
+    error_rate,
     mixture,
     predict,
     predict_with_centre,
@@ -185,11 +185,11 @@ def _evaluate(assembly: Assembly, network: BayesianNetwork, prior: WeightDistrib
     for number, replica in enumerate(network.replicas()):
         draws = assembly.generator("evaluation", assembly.device, number)
         predictions.append(predict(replica, likelihood, test.images, settings.num_test_samples, draws))
-        of_centre, _ = accuracy_and_nll(predict_with_centre(replica, likelihood, test.images), test.labels)
+        error_of_centre = error_rate(predict_with_centre(replica, likelihood, test.images), test.labels)
         samples = settings.num_validation_samples
         elbo_per_example, kl = elbo(replica, likelihood, prior, assembly.task.train, samples, draws)
         scores = _test_scores(assembly, predictions[-1])
-        scores |= {"test_error_mean_weights": 100.0 * (1.0 - of_centre), "elbo": elbo_per_example, "kl": kl}
+        scores |= {"test_error_mean_weights": error_of_centre, "elbo": elbo_per_example, "kl": kl}
         replicas.append(scores)
     means = {name: statistics.fmean(scores[name] for scores in replicas) for name in replicas[0]}
     return Result(

@@ -30,11 +30,10 @@ def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
     draw_curve(accuracy, numbers, [100 * epoch.train_accuracy for epoch in epochs], "train", TRAIN)
     draw_curve(nll, numbers, [epoch.train_nll for epoch in epochs], "train", TRAIN)
     draw_curve(kl, numbers, [epoch.train_kl for epoch in epochs], "train", TRAIN)
-    held_out = [epoch for epoch in epochs if epoch.validation_accuracy is not None]
-    if held_out:
-        numbers = [epoch.number for epoch in held_out]
-        draw_curve(accuracy, numbers, [100 * epoch.validation_accuracy for epoch in held_out], "validation", VALIDATION)
-        draw_curve(nll, numbers, [epoch.validation_nll for epoch in held_out], "validation", VALIDATION)
+    for axes, name, unit in ((accuracy, "validation_accuracy", 100), (nll, "validation_nll", 1)):
+        scores = {epoch.number: unit * score for epoch in epochs if (score := getattr(epoch, name)) is not None}
+        if scores:
+            draw_curve(axes, [*scores], [*scores.values()], "validation", VALIDATION)
     accuracy.set_ylabel("accuracy (%)")
     nll.set_ylabel("NLL (nats per example)")
     kl.set_ylabel("KL(q || p) (nats)")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
 from bbb.data import DatasetName
 from bbb.distributions import FlowName, PriorName
@@ -52,12 +53,18 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _number(unit: str, **bounds: float) -> Any:
+def _number(unit: str, **bounds: Any) -> Any:
     return Field(description=f"a number {_range(bounds)} ({unit})", allow_inf_nan=False, **bounds)
 
 
 def _integer(unit: str, low: int, high: int) -> Any:
     return Field(description=f"a whole number from {low} to {high} ({unit})", ge=low, le=high)
+
+
+def _description(annotated: Any) -> str:
+    """Read what is allowed from the ``Field`` among the annotations of a key."""
+    fields_of_key = (info for info in annotated.__metadata__ if isinstance(info, FieldInfo))
+    return next(info.description for info in fields_of_key if info.description is not None)
 
 
 def _range(bounds: Mapping[str, float]) -> str:
@@ -193,15 +200,16 @@ class Settings:
     def _explain(cls, error: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         if not error["loc"]:  # a rule about several keys says all itself
             return error["msg"].removeprefix("Value error, ")
-        key, known = error["loc"][0], cls.__pydantic_fields__
-        if key not in known:
-            return unknown_key(str(key))
+        key = str(error["loc"][0])
+        if key not in KEYS:
+            return unknown_key(key)
+        allowed = _description(get_type_hints(cls, include_extras=True)[key])
         if error["type"] == "missing":
-            return f"{key}: missing; it must be {known[key].description}"
+            return f"{key}: missing; it must be {allowed}"
         value, hint = config[key], ""
         if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
             hint = "; YAML reads this as text, write it with a decimal point, as in 0.001"
-        return f"{key}={value!r}: must be {known[key].description}{hint}"
+        return f"{key}={value!r}: must be {allowed}{hint}"
 
     def subset(self, kind: type) -> Any:
         """Fill a dataclass whose fields are all keys of the configuration."""

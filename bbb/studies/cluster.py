@@ -11,10 +11,10 @@ import os
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bbb.runs import Run
 from bbb.studies.grid import Job, find_completed, log_of
@@ -71,7 +71,7 @@ def make_runs(
     num_workers, num_threads = _shape(todo, scheduler)
     waiting = [job for job in todo if job.source is not None and job.source not in completed]
     failures: list[Failure] = []
-    with _client(scheduler, num_workers) as client:
+    with _removing_empty_folders({log_of(job).parent for job in todo}), _client(scheduler, num_workers) as client:
         queue = _Queue(client, entry, num_threads)
         for job in todo:
             if job not in waiting:
@@ -98,28 +98,31 @@ class _Queue:
 
         self.client, self.entry, self.num_threads = client, entry, num_threads
         self.ending = as_completed(loop=client.loop)
-        self.jobs: dict[Future, tuple[Job, Job]] = {}
-        self.submitted: Counter[Job] = Counter()
+        self.jobs: dict[Future[None], tuple[Job, Job]] = {}
+        self.deaths: Counter[Job] = Counter()
+        self.errors: Counter[Job] = Counter()
 
     def add(self, placed: Job, job: Job) -> None:
         """Hand a run to Dask: ``placed`` is the job with its source in place."""
         log = log_of(placed)
-        if self.submitted[job] == 0:
+        if self.deaths[job] == self.errors[job] == 0:  # what is there is of an earlier grid
             log.unlink(missing_ok=True)
         config = dict(placed.config)
         if config["num_threads"] is None:
             config["num_threads"] = self.num_threads
         task = _task(self.entry.parent, Path.cwd())
         future = self.client.submit(task, self.entry, config, log, pure=False)
-        self.submitted[job] += 1
         self.jobs[future] = placed, job
         self.ending.add(future)
 
     def __iter__(self) -> Iterator[tuple[Job, Failure | None]]:
         for future in self.ending:
             placed, job = self.jobs.pop(future)
-            if future.status == "finished" or placed in find_completed([placed]):  # died at its end
+            if future.status == "finished" or placed in find_completed([placed]):  # its worker died after its end
                 yield job, None
+            elif future.status == "lost":  # the same, but no record can be seen yet; Dask asks for the run again
+                self.jobs[future] = placed, job
+                self.ending.add(future)
             elif future.status == "error" and self._may_try_again(placed, job, future.exception()):
                 self.add(placed, job)
             else:
@@ -130,11 +133,23 @@ class _Queue:
     def _may_try_again(self, placed: Job, job: Job, error: BaseException) -> bool:
         """Tell whether a run may begin once more.
 
-        A run may begin :data:`TRIES` times. A worker that dies takes along the runs that wait for it; those had not
-        begun, and are handed out again, :data:`INNOCENT` times at most.
+        A run may begin :data:`TRIES` times, and as often may something fail before it begins. A worker that dies takes
+        along the runs that wait for it; those had not begun, and are handed out again, :data:`INNOCENT` times at most.
         """
-        limit = INNOCENT if _is_death(error) else TRIES
-        return num_tries(log_of(placed)) < TRIES and self.submitted[job] < limit
+        counts, limit = (self.deaths, INNOCENT) if _is_death(error) else (self.errors, TRIES)
+        counts[job] += 1
+        return num_tries(log_of(placed)) < TRIES and counts[job] < limit
+
+
+@contextlib.contextmanager
+def _removing_empty_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """Remove folders of logs in the end, but for those that hold the log of a run that failed or was stopped."""
+    try:
+        yield
+    finally:
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _is_death(error: BaseException) -> bool:
@@ -148,9 +163,12 @@ def _reason(error: BaseException) -> str:
 
 
 def _task(repository: Path, folder: Path) -> Callable[..., None]:
-    """Wrap :func:`bbb.studies.worker.work` so that any worker finds this code and folder: a local function goes by value."""
+    """Wrap :func:`bbb.studies.worker.work` for workers that do not know this code or folder.
 
-    def task(*args: object) -> None:
+    Dask sends a local function by value, so a worker needs nothing installed to read it.
+    """
+
+    def task(*args: Any) -> None:
         import os
         import sys
 

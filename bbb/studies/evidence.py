@@ -16,7 +16,6 @@ from torch import Tensor
 
 from bbb.data import Split, photographs, rotate
 from bbb.inference import (
-    ECE_BINS,
     Categorical,
     auroc,
     entropy,
@@ -94,9 +93,7 @@ def transfer(arms: Runs) -> dict[str, Any]:
 
 
 def calibration(arms: Runs) -> dict[str, Any]:
-    """Show how far posteriors can be trusted, on digits and on what is none, for
-    :func:`bbb.studies.figures.calibration`.
-    """
+    """Show how far posteriors can be trusted, on digits and on other images, for :func:`figures.calibration`."""
     test = _test_set(next(iter(arms.values()))[0])
     inputs = {
         "test digits": test.images,
@@ -147,7 +144,7 @@ class _Trust:
 def _trust(run: Run, inputs: Mapping[str, Tensor], labels: Tensor) -> _Trust:
     """Judge a run's predictions for several kinds of input; the first kind has the labels."""
     log_probs = [mixture(draws) for draws in _predictions(run, *inputs.values())]
-    calibrated = reliability(log_probs[0], labels, ECE_BINS)
+    calibrated = reliability(log_probs[0], labels)
     parts = {"share": calibrated.share, "confidence": calibrated.confidence, "accuracy": calibrated.accuracy}
     most = math.log(log_probs[0].shape[1])
     entropies = [entropy(kind).clamp(max=most) for kind in log_probs]

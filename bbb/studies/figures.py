@@ -79,8 +79,8 @@ def transfer_results(
     by_error, by_nll, by_epoch = figure.subplots(1, 3)
     for (arm, by_fraction), colour in zip(finals.items(), PALETTE, strict=False):
         for axes, measure in ((by_error, "test_error"), (by_nll, "test_nll")):
-            found = [mean_and_error([result[measure] for result in results]) for results in by_fraction.values()]
-            means, errors = [mean for mean, _ in found], [error or 0.0 for _, error in found]
+            points = [mean_and_error([result[measure] for result in results]) for results in by_fraction.values()]
+            means, errors = [mean for mean, _ in points], [error or 0.0 for _, error in points]
             axes.errorbar(
                 list(by_fraction),
                 means,
@@ -123,8 +123,8 @@ def calibration(
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     diagram, *histograms = figure.subplots(1, 1 + len(entropies))
     diagram.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":", label="calibrated")
-    for (model, seeds), colour in zip(reliability.items(), PALETTE, strict=False):
-        _reliability(diagram, seeds, model, colour)
+    for (model, bins), colour in zip(reliability.items(), PALETTE, strict=False):
+        _reliability(diagram, bins, model, colour)
     diagram.set(xlabel="confidence", ylabel="accuracy", title="test digits")
     diagram.legend(frameon=False)
     for axes, (model, kinds) in zip(histograms, entropies.items(), strict=True):
@@ -132,7 +132,8 @@ def calibration(
             scores = aurocs[model].get(kind)
             label = f"{kind}, AUROC {statistics.fmean(scores):.3f}" if scores else kind
             width = math.log(10) / len(seeds[0])
-            _band(axes, width, [[max(LEAST_SHARE, share) for share in seed] for seed in seeds], label, colour, 0.5)
+            shares = [[max(LEAST_SHARE, share) for share in seed] for seed in seeds]
+            _band(axes, width, shares, label, colour, 0.5)
         axes.set(xlabel="predictive entropy (nats)", ylabel="share of images (%)", title=model, yscale="log")
         axes.set(ylim=(LEAST_SHARE, 150))
         axes.legend(frameon=False, fontsize="small")

@@ -24,7 +24,10 @@ SEEDS, TRANSFER_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
 FRACTIONS = (0.01, 0.1, 0.5, 1.0)
 # With the fewest images other values validate better, in both arms; see docs/results.md.
 FEW_IMAGES = {"input_dropout": 0.5, "temperature": 0.01}
-FLOWS = {"without flows": {}, "16 matrix_planar flows": {"num_flows": 16, "flow": "matrix_planar"}}
+FLOWS: dict[str, dict[str, Any]] = {
+    "without flows": {},
+    "16 matrix_planar flows": {"num_flows": 16, "flow": "matrix_planar"},
+}
 FLOWS |= {"16 planar flows": {"num_flows": 16, "flow": "planar"}}
 SCHEMES = {"blundell": "blundell", "standard (1/M)": "standard", "soenderby": "soenderby", "none": "none"}
 TOY = {"dataset": "digits8x8", "num_hidden": 64, "num_epochs": 6, "steps_per_epoch": 30, "num_test_samples": 10}
@@ -106,10 +109,10 @@ def plots(fast: bool, configs: Path) -> list[Plot]:
 def _transfer_arms(make: _Maker) -> Arms:
     arms: Arms = {}
     for fraction in FRACTIONS:
-        changes = FEW_IMAGES if fraction == min(FRACTIONS) else {}
+        changes: dict[str, Any] = FEW_IMAGES if fraction == min(FRACTIONS) else {}
         for seed in TRANSFER_SEEDS:
             source = make("domain_a", f"domain_a/seed{seed}", seed=seed)
-            fixed = {"fraction": fraction, "seed": seed}
+            fixed: dict[str, Any] = {"fraction": fraction, "seed": seed}
             scratch = make("domain_b", "domain_b", **changes, **fixed)
             arms.setdefault(Arm("from scratch", fraction), []).append(scratch)
             transferred = make("transfer", "transfer", source, **changes, **fixed)

@@ -32,7 +32,7 @@ def summarise(results: Iterable[tuple[Mapping[str, Any], Mapping[str, float]]]) 
     Returns:
         A row for each configuration, in the order of their first runs, with the numbers that all its runs have.
     """
-    groups: dict[str, list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
+    groups: dict[str, list[tuple[dict[str, Any], Mapping[str, float]]]] = {}
     for setting, result in results:
         apart_from_seed = {key: value for key, value in setting.items() if key != "seed"}
         groups.setdefault(str(apart_from_seed), []).append((apart_from_seed, result))

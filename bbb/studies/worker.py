@@ -55,8 +55,6 @@ def work(entry: Path, config: Mapping[str, Any], log: Path) -> None:
             print(end.code, flush=True)
             raise RunError(str(end.code).removeprefix("error: ")) from None
     log.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # others' logs are there
-        log.parent.rmdir()
 
 
 def num_tries(log: Path) -> int:

@@ -31,8 +31,8 @@ def find_device(name: str) -> torch.device:
         return torch.device(own if num_gpus else "cpu")
     device = torch.device(own if name == "cuda" else name)
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
-        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(num_gpus))])
-        raise DeviceError(f"device={name!r}: is not there; this machine has {there} (or write device=auto)")
+        devices = ", ".join(["cpu", *(f"cuda:{i}" for i in range(num_gpus))])
+        raise DeviceError(f"device={name!r}: is not there; this machine has {devices} (or write device=auto)")
     return device
 
 

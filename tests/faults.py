@@ -1,0 +1,378 @@
+"""Deliberate faults: each is put into a copy of the code, one at a time, and must turn a test red.
+
+    python -m tests.faults                     all of them, two at a time
+    python -m tests.faults --only "kl shares"  those whose name holds these words
+
+A fault that no test notices has survived: a law is missing. A fault whose text is no longer in the code has to be
+written anew. Either ends the program with exit status 1.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COPIED = ("bbb", "configs", "docs", "experiment.py", "figs", "pyproject.toml", "README.md", "requirements.txt", "tests")
+
+
+class Fault(NamedTuple):
+    """A wrong line: the file below bbb/, what stands there, what shall stand there, and the tests that must notice."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+
+FAULTS = [
+    Fault(
+        "kl shares in reverse order",
+        "inference/training.py",
+        "return kl_shares(self.plan.beta_type, self.num_batches, self.epochs_done, self.plan.num_epochs)",
+        "return kl_shares(self.plan.beta_type, self.num_batches, self.epochs_done, self.plan.num_epochs)[::-1]",
+        "inference/test_wiring.py",
+    ),
+    Fault(
+        "cost scaled by 1/N instead of M/N",
+        "inference/step.py",
+        "self.scale = num_batches(train, plan.batch_size) / len(train)",
+        "self.scale = 1.0 / len(train)",
+        "inference/test_wiring.py",
+    ),
+    Fault(
+        "KL left out of all minibatches but the first",
+        "inference/training.py",
+        "return [i == 0 or share * self.plan.temperature > NEGLIGIBLE for i, share in enumerate(shares)]",
+        "return [i == 0 for i, _ in enumerate(shares)]",
+        "inference/test_wiring.py",
+    ),
+    Fault(
+        "ELBO of the last draw's KL",
+        "inference/predictive.py",
+        "kl += kl_divergence(network.posterior, prior, (w, log_q)).item() / num_samples",
+        "kl = kl_divergence(network.posterior, prior, (w, log_q)).item()",
+        "inference",
+    ),
+    Fault(
+        "temperature forgotten",
+        "inference/objective.py",
+        "nll.mean(0) + (temperature * kl_share) * kl",
+        "nll.mean(0) + kl_share * kl",
+        "inference/test_objective.py inference/test_wiring.py",
+    ),
+    Fault(
+        "warm-up counts from zero",
+        "inference/objective.py",
+        "min(1.0, 4.0 * (epoch + 1) / num_epochs)",
+        "min(1.0, 4.0 * epoch / num_epochs)",
+        "inference/test_objective.py",
+    ),
+    Fault(
+        "cosine stepped to its end by epochs",
+        "inference/training.py",
+        "CosineAnnealingLR(optimizer, num_steps)",
+        "CosineAnnealingLR(optimizer, plan.num_epochs)",
+        "inference/test_training.py",
+    ),
+    Fault(
+        "one draw too few in the mean",
+        "inference/step.py",
+        "self.likelihood.num_correct(outputs.detach(), y).sum(0) / num_samples",
+        "self.likelihood.num_correct(outputs.detach(), y).sum(0)",
+        "inference",
+    ),
+    Fault(
+        "predictive not divided by S",
+        "inference/predictive.py",
+        "return torch.cat(parts) - math.log(num_samples)",
+        "return torch.cat(parts)",
+        "inference/test_predictive.py",
+    ),
+    Fault(
+        "chunks under other draws",
+        "inference/predictive.py",
+        "        generator.set_state(start)\n",
+        "",
+        "inference/test_predictive.py",
+    ),
+    Fault(
+        "validation on the training set",
+        "inference/training.py",
+        "scores = self._validate(self.validation) if",
+        "scores = self._validate(self.train) if",
+        "inference",
+    ),
+    Fault(
+        "cross-entropy with its mean",
+        "inference/likelihood.py",
+        'reduction="sum"',
+        'reduction="mean"',
+        "inference/test_likelihood.py",
+    ),
+    Fault(
+        "calibration error without its sign removed",
+        "inference/scores.py",
+        "(self.share * (self.accuracy - self.confidence).abs()).nansum()",
+        "(self.share * (self.accuracy - self.confidence)).nansum().abs()",
+        "inference/test_scores.py",
+    ),
+    Fault(
+        "mutual information of the wrong sign",
+        "inference/scores.py",
+        "return Entropy(total, aleatoric, total - aleatoric)",
+        "return Entropy(total, aleatoric, aleatoric - total)",
+        "inference/test_scores.py",
+    ),
+    Fault(
+        "fresh head at its random start",
+        "inference/transfer.py",
+        "posterior = join(hidden, _at_zero(fresh.split_head()[1]))",
+        "posterior = join(hidden, fresh.split_head()[1])",
+        "inference/test_transfer.py",
+    ),
+    Fault(
+        "source's posterior not widened",
+        "inference/transfer.py",
+        "hidden = source.split_head()[0].widened(inflation, floor)",
+        "hidden = source.split_head()[0].frozen()",
+        "inference/test_transfer.py",
+    ),
+    Fault(
+        "the worst prior scale is chosen",
+        "inference/transfer.py",
+        "return min(candidates, key=scores.__getitem__), scores",
+        "return max(candidates, key=scores.__getitem__), scores",
+        "inference/test_transfer.py",
+    ),
+    Fault(
+        "head not swapped back for the source's error",
+        "inference/transfer.py",
+        "posterior = join(network.split_head()[0], source.split_head()[1])",
+        "posterior = source.posterior",
+        "inference/test_transfer.py",
+    ),
+    Fault(
+        "log-determinant added",
+        "distributions/flowed.py",
+        "return w, log_q - log_det",
+        "return w, log_q + log_det",
+        "distributions",
+    ),
+    Fault(
+        "log-determinant of the inverse added",
+        "distributions/flowed.py",
+        "return self.base.log_prob(z) - log_det",
+        "return self.base.log_prob(z) + log_det",
+        "distributions",
+    ),
+    Fault(
+        "flows do not start as the identity",
+        "distributions/planar.py",
+        "IDENTITY = math.log(math.e - 1.0)",
+        "IDENTITY = math.log(math.e + 1.0)",
+        "distributions",
+    ),
+    Fault(
+        "floor added without its square",
+        "distributions/gaussian.py",
+        "inflation * torch.exp(2.0 * prior.log_std) + floor**2",
+        "inflation * torch.exp(2.0 * prior.log_std) + floor",
+        "distributions/test_contract.py",
+    ),
+    Fault(
+        "narrowed widens",
+        "distributions/gaussian.py",
+        "narrow.log_std.clamp_(max=math.log(max_std))",
+        "narrow.log_std.clamp_(min=math.log(max_std))",
+        "distributions/test_contract.py",
+    ),
+    Fault(
+        "a frozen posterior is no copy",
+        "distributions/base.py",
+        "return copy.deepcopy(self).requires_grad_(False)",
+        "return self.requires_grad_(False)",
+        "distributions",
+    ),
+    Fault(
+        "KL without its one half",
+        "distributions/gaussian.py",
+        "return total(p_log_std, dim) - total(log_std, dim) + 0.5 * (quadratic - dim)",
+        "return total(p_log_std, dim) - total(log_std, dim) + (quadratic - dim)",
+        "distributions",
+    ),
+    Fault(
+        "fused KL forgets the prior's pull on the mean",
+        "distributions/kl.py",
+        "return torch.addcmul(grad_mean, pull, grad_kl), grad_log_std",
+        "return grad_mean, grad_log_std",
+        "distributions/test_kl.py",
+    ),
+    Fault(
+        "mixture draws the narrow component for the wide one",
+        "distributions/scale_mixture.py",
+        "torch.where(is_wide, self.std1, self.std2)",
+        "torch.where(is_wide, self.std2, self.std1)",
+        "distributions",
+    ),
+    Fault(
+        "every step reads the same window of noise",
+        "distributions/noise.py",
+        "self._at = ALIGNMENT * int(places.random_(self._num_places, generator=self.generator)[self.group.rank])",
+        "self._at = ALIGNMENT * int(places.zero_()[self.group.rank])",
+        "distributions/test_noise.py",
+    ),
+    Fault(
+        "local noise of the standard deviation, not the variance",
+        "networks/forward.py",
+        "torch.exp(2.0 * s_kernel.squeeze(0))",
+        "torch.exp(s_kernel.squeeze(0))",
+        "networks inference/test_wiring.py",
+    ),
+    Fault("no ReLU", "networks/mlp.py", "h = apply(i, h.relu_())", "h = apply(i, h)", "networks"),
+    Fault(
+        "initial means of half the variance",
+        "networks/network.py",
+        "math.sqrt(2.0 / math.prod(shape[1:]))",
+        "math.sqrt(1.0 / math.prod(shape[1:]))",
+        "networks",
+    ),
+    Fault(
+        "damaged weights are accepted",
+        "networks/weights_file.py",
+        "    if checksum != _checksum(metadata, tensors):",
+        "    if checksum is None:",
+        "networks/test_weights_file.py",
+    ),
+    Fault(
+        "kept pixels are not scaled up",
+        "data/transforms.py",
+        "return (x * keep).mul_(1.0 / (1.0 - share))",
+        "return x * keep",
+        "data",
+    ),
+    Fault(
+        "images are held out and trained on",
+        "data/splits.py",
+        "return split[order[num_held_out:]], split[order[:num_held_out]]",
+        "return split[order], split[order[:num_held_out]]",
+        "data",
+    ),
+    Fault(
+        "classes relabelled in sorted order",
+        "data/splits.py",
+        "relabelled[list(digits)] = torch.arange(len(digits))",
+        "relabelled[sorted(digits)] = torch.arange(len(digits))",
+        "data",
+    ),
+    Fault(
+        "a damaged checkpoint is accepted",
+        "runs/checkpoint.py",
+        "if checksum != hashlib.sha256(content).hexdigest().encode():",
+        "if not checksum:",
+        "runs",
+    ),
+    Fault(
+        "validation cut by the fraction",
+        "runs/assembly.py",
+        'train = subsample(train, settings.fraction, generator(settings, "fraction"))',
+        'test = subsample(test, settings.fraction, generator(settings, "fraction"))',
+        "runs",
+    ),
+    Fault(
+        "a resumed transfer takes any weights",
+        "runs/assembly.py",
+        'if record["sha256"] == started_with["sha256"]:',
+        "if record:",
+        "runs cli",
+    ),
+    Fault(
+        "a run of another configuration is resumed",
+        "runs/folders.py",
+        "same = [folder for folder, keys in differing.items() if not keys]",
+        "same = [*differing]",
+        "runs cli",
+    ),
+    Fault(
+        "the checkpoint goes before the result is recorded",
+        "cli/recorder.py",
+        "                write(*args, **kwargs)\n                if is_complete:\n",
+        "                if is_complete:\n                    self._run.complete()\n                write(*args, **kwargs)\n                if False:\n",
+        "cli",
+    ),
+    Fault(
+        "runs that differ are taken for the same",
+        "studies/grid.py",
+        'compared = sorted(set(KEYS) - {*FREE, "pretrained"})',
+        'compared = sorted(set(KEYS) - {*FREE, "pretrained", "lr"})',
+        "studies",
+    ),
+    Fault(
+        "standard errors without the root of n",
+        "studies/table.py",
+        "statistics.stdev(values) / math.sqrt(len(values))",
+        "statistics.stdev(values) / len(values)",
+        "studies/test_table.py",
+    ),
+    Fault(
+        "print_config stars what has not changed",
+        "cli/commands.py",
+        'mark = " " if value == defaults[key] else "*"',
+        'mark = " " if str(value) == str(defaults[key]).lower() else "*"',
+        "cli",
+    ),
+]
+
+
+def is_caught(fault: Fault, place: Path) -> bool:
+    """Put a fault into a copy of the code, and tell whether a test turns red.
+
+    Raises:
+        ValueError: the text that the fault replaces is not in the code, or more than once.
+    """
+    tree = place / fault.file.replace("/", "_") / str(abs(hash(fault)))
+    for name in COPIED:
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(REPOSITORY / name, tree / name)
+    path = tree / "bbb" / fault.file
+    text = path.read_text()
+    if text.count(fault.right) != 1:
+        raise ValueError(f"{fault.name}: {fault.file} holds its text {text.count(fault.right)} times, not once")
+    path.write_text(text.replace(fault.right, fault.wrong))
+    tests = [f"tests/{name}" for name in fault.tests.split()]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=-m 'not slow'"]
+    run = subprocess.run([sys.executable, "-m", "pytest", *options, *tests], cwd=tree, capture_output=True, check=False)
+    shutil.rmtree(tree)
+    if run.returncode not in (0, 1):  # neither passed nor failed: the tests could not be run
+        raise ValueError(f"{fault.name}: pytest ended with {run.returncode}: {run.stdout.decode()[-300:]}")
+    return run.returncode == 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="try the faults whose name holds these words")
+    parser.add_argument("--jobs", type=int, default=2, help="faults tried at once (2)")
+    options = parser.parse_args()
+    chosen = [fault for fault in FAULTS if options.only in fault.name]
+    wrong = 0
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(options.jobs) as pool:
+        tries = [(fault, pool.submit(is_caught, fault, Path(place))) for fault in chosen]
+        for fault, caught in tries:
+            try:
+                verdict = "caught" if caught.result() else "SURVIVED"
+            except ValueError as error:
+                verdict = f"NOT TRIED: {error}"
+            wrong += verdict != "caught"
+            print(f"{verdict:<9} {fault.name} (bbb/{fault.file})", flush=True)
+    print(f"{len(chosen) - wrong} of {len(chosen)} faults caught")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
