@@ -1,4 +1,4 @@
-"""The contract of all networks: which layers there are, and how inputs flow through them."""
+"""The contract of all networks: their layers, and how inputs flow through them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -25,8 +25,8 @@ class Architecture(ABC):
     def forward(self, apply: Apply, x: Tensor) -> Tensor:
         """Run the network.
 
-        It is written once, and serves drawn weights and the local reparameterisation alike. Axes are counted from the
-        last one, since draws and replicas are leading axes.
+        The same code serves drawn weights and the local reparameterisation. Count axes from the last one, since draws
+        and replicas are leading axes.
 
         Args:
             apply: ``apply(i, h)`` runs layer i on ``h (..., in)``. Its result belongs to the caller, who may overwrite
@@ -49,4 +49,4 @@ class Architecture(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """Put the layers into words, as in ``784-400-400-10 units``."""
+        """Describe the layers, as in ``784-400-400-10 units``."""

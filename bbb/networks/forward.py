@@ -51,7 +51,7 @@ def forward_local(
     r"""Run a network with the local reparameterisation: noise on activations in place of weights.
 
     Under a factorised Gaussian posterior an activation is Gaussian given its inputs, with mean :math:`\mu x` and
-    variance :math:`\sigma^2 x^2`. Drawing it for each example on its own leaves the expected gradient as it is and
+    variance :math:`\sigma^2 x^2`. Drawing it separately for each example keeps the expected gradient and
     lowers its variance (Kingma, Salimans and Welling 2015, section 2.3, arXiv 1506.02557).
 
     Args:
@@ -60,7 +60,7 @@ def forward_local(
         log_std: the logarithms of its standard deviations, likewise.
         x: inputs ``(B, P)``, or ``(R, B, P)``.
         num_samples: S, draws of the activations for each input.
-        noise: its source.
+        noise: source of the noise.
 
     Returns:
         Outputs ``(S, B, C)``, or ``(S, R, B, C)``.
