@@ -1,0 +1,41 @@
+"""LeNet-5 as the pruning papers have it: two convolutions with max-pooling, 500 units, the head."""
+
+from torch import nn
+
+from bbb.networks.layers import Shape
+from bbb.networks.module import ModuleArchitecture, NetworkError
+
+SMALLEST_SIDE = 16  # pixels: two 5 x 5 convolutions and two poolings leave one
+
+
+def lenet(input_shape: Shape, num_outputs: int) -> ModuleArchitecture:
+    """Create LeNet-5: 20 and 50 kernels of 5 x 5, each followed by 2 x 2 max-pooling, 500 ReLU units, the head.
+
+    The convolutional network of LeCun et al. 1998, in the form that the pruning literature compares on (for one,
+    Molchanov et al. 2017, arXiv 1701.05369): 431,080 weights for 28 x 28 pixels and ten classes.
+
+    Args:
+        input_shape: channels, height and width of an image.
+        num_outputs: C.
+
+    Raises:
+        NetworkError: the inputs are no images, or too small.
+    """
+    if len(input_shape) != 3 or min(input_shape[1:]) < SMALLEST_SIDE:
+        raise NetworkError(
+            f"network=lenet: takes images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, not inputs of shape "
+            f"{tuple(input_shape)}; use network=mlp"
+        )
+    channels, *sides = input_shape
+    left = [((side - 4) // 2 - 4) // 2 for side in sides]
+    module = nn.Sequential(
+        nn.Conv2d(channels, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(50 * left[0] * left[1], 500),
+        nn.ReLU(),
+        nn.Linear(500, num_outputs),
+    )
+    return ModuleArchitecture(module, input_shape, num_outputs, "lenet")
