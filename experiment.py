@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-with warnings.catch_warnings():  # Sacred imports pkg_resources, whose deprecation its users cannot mend
+with warnings.catch_warnings():  # Sacred imports the deprecated pkg_resources; its users cannot fix that
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from sacred import SETTINGS, Experiment
     from sacred.run import Run
@@ -77,20 +77,20 @@ def grid(_config: dict[str, Any], _run: Run) -> None:
 
 @ex.command(unobserved=True)
 def reproduce(_run: Run) -> None:
-    """Make the runs that the figures are missing, and draw them; fast=True: at toy size; scheduler=ADDRESS."""
+    """Make the missing runs of the figures, and draw the figures; fast=True: at toy size; scheduler=ADDRESS."""
     with refusing_bad_input():
         cli.reproduce(cli.Options.of(_run), THIS_FILE)
 
 
 @ex.command(unobserved=True)
 def figures(_run: Run) -> None:
-    """Draw the figures from the runs that are there, and print the commands of those missing; fast=True."""
+    """Draw the figures whose runs are completed, and print the commands of the missing runs; fast=True."""
     with refusing_bad_input():
         cli.figures(cli.Options.of(_run), THIS_FILE)
 
 
 def command_line(argv: list[str]) -> None:
-    """Run a command line, ``argv`` with the program's name first; leaves by SystemExit where something went wrong."""
+    """Run a command line, ``argv`` with the program's name first; exit with SystemExit if something goes wrong."""
     cli.run_command_line(ex, NAMED, argv)
 
 

@@ -1,4 +1,4 @@
-"""A whole command line, from its words to its exit status, and what Sacred's experiment is set up with."""
+"""A whole command line, from its words to its exit status, and the set-up of Sacred's experiment."""
 
 import logging
 import os
@@ -14,6 +14,7 @@ from typing import Any
 from docopt import DocoptExit
 from sacred import Experiment
 
+from bbb.cli.options import check_options
 from bbb.cli.recorder import Recorder
 from bbb.cli.signals import into_a_pipe
 from bbb.cli.words import check_words
@@ -25,7 +26,7 @@ DEPENDENCIES = ("torch", "torchvision", "torchmetrics", "safetensors", "scikit-l
 
 
 def has_commit() -> bool:
-    """Tell whether git can name the commit of this code; Sacred fails where it cannot."""
+    """Tell whether git can name the commit of this code; Sacred fails if it cannot."""
     git = shutil.which("git")
     if git is None:
         return False
@@ -34,9 +35,9 @@ def has_commit() -> bool:
 
 
 def set_up(ex: Experiment) -> None:
-    """Have Sacred record every module and the versions of what they rest on, and speak only when something is wrong.
+    """Make Sacred record every module and the versions of its dependencies, and print only what is wrong.
 
-    ``-l INFO`` makes Sacred talk.
+    ``-l INFO`` makes Sacred print more.
     """
     for module in sorted(PACKAGE.rglob("*.py")):
         ex.add_source_file(str(module))
@@ -52,39 +53,43 @@ def set_up(ex: Experiment) -> None:
 
 
 def leave_judging_to_settings(options: dict[str, Any]) -> None:
-    """Silence Sacred's warnings of new keys and changed types: what is wrong is refused by :func:`judge`."""
+    """Refuse options that do not fit, and silence Sacred's warnings about keys, which :func:`judge` checks.
+
+    Raises:
+        SystemExit: an option does not fit; the message is one line.
+    """
     options["--force"] = True
-    if options.get("--id") is not None or options.get("--queue"):
-        raise SystemExit("error: --id, --queue: not for this experiment; runs number themselves and start at once")
+    with refusing_bad_input():
+        check_options(options)
 
 
 def judge(config: Mapping[str, Any], command_name: str) -> None:
     """Refuse a bad configuration before anything starts.
 
     Raises:
-        SystemExit: it is bad; with one line for each thing that is wrong.
+        SystemExit: it is bad; the message has one line for each problem.
     """
-    if command_name in ("main", "print_config", "save_config") and rank() == 0:  # which speaks for all
+    if command_name in ("main", "print_config", "save_config") and rank() == 0:  # it reports for all
         with refusing_bad_input():
             Settings.from_config({key: config[key] for key in config if key != "config_filename"})
 
 
 def run_command_line(ex: Experiment, named: Mapping[str, Path], argv: list[str]) -> None:
-    """Run a command line, and leave by SystemExit where something went wrong.
+    """Run a command line, and exit with SystemExit if something goes wrong.
 
     Args:
         ex: Sacred's experiment.
         named: its named configurations, with their files.
         argv: the words, the program's name first.
     """
-    # Read when PyTorch is loaded: threads that wait for each other go to sleep after some microseconds. By default they
-    # hold their cores for milliseconds, which other runs on the same machine have to wait for.
+    # PyTorch reads this when it is loaded. Waiting threads then sleep after some microseconds. By default they occupy
+    # their cores for milliseconds, and other runs on the same machine have to wait.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if rank() == 0:
         with into_a_pipe():
             _run_words(ex, named, argv)
         return
-    logging.getLogger("bbb").setLevel(logging.ERROR)  # the first process speaks for all
+    logging.getLogger("bbb").setLevel(logging.ERROR)  # the first process reports for all
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         _run_words(ex, named, argv)
 

@@ -1,4 +1,4 @@
-"""What the commands beside training do and print; the studies behind them print nothing."""
+"""The commands other than training, and what they print; :mod:`bbb.studies` itself prints nothing."""
 
 import contextlib
 import re
@@ -27,9 +27,10 @@ UNITS = (
 
 
 class MissingError(InputError):
-    """Runs or figures that are missing in the end."""
+    """Runs or figures that could not be made."""
 
 
+@into_a_pipe()
 def print_config(config: Mapping[str, Any], default: Path) -> None:
     """Print every key with its value and its meaning; * marks what differs from the default.
 
@@ -39,28 +40,28 @@ def print_config(config: Mapping[str, Any], default: Path) -> None:
     """
     text = default.read_text()
     defaults = yaml.safe_load(text)
-    with into_a_pipe():
-        for line in text.splitlines():
-            if entry := re.fullmatch(r"(\w+): +.*? +# (.*)", line):
-                key, meaning = entry.groups()
-                value = _plain(config[key])
-                mark = " " if value == defaults[key] else "*"
-                print(f"{mark} {f'{key} = {value}':<36} # {meaning}")
-            elif line.startswith("# ---"):
-                print(line)
+    for line in text.splitlines():
+        if entry := re.fullmatch(r"(\w+): +.*? +# (.*)", line):
+            key, meaning = entry.groups()
+            value = _plain(config[key])
+            mark = " " if value == defaults[key] else "*"
+            print(f"{mark} {f'{key} = {value}':<36} # {meaning}")
+        elif line.startswith("# ---"):
+            print(line)
 
 
+@into_a_pipe()
 @stopped_by_signals()
 def run_grid(config: Mapping[str, Any], options: Options, entry: Path) -> None:
     """Make the runs of a grid and write their results as a table, ``grid.md`` and ``grid.csv``.
 
     Args:
         config: the keys that all runs share.
-        options: of the command: the grid, and the scheduler.
+        options: the command's options: the grid, and the scheduler.
         entry: as in :func:`bbb.studies.make_runs`.
 
     Raises:
-        bbb.system.InputError: the grid cannot be run, or runs of it are missing in the end.
+        bbb.system.InputError: the grid cannot be run, or some of its runs could not be completed.
     """
     if options.grid is None:
         raise InputError("grid: missing; give keys with lists of values, as in grid=\"{'seed': [1, 2, 3]}\"")
@@ -74,16 +75,17 @@ def run_grid(config: Mapping[str, Any], options: Options, entry: Path) -> None:
     _report(failures, len(jobs))
 
 
+@into_a_pipe()
 @stopped_by_signals()
 def reproduce(options: Options, entry: Path) -> None:
-    """Make the runs that figures are missing, and draw all figures.
+    """Make the missing runs of the figures, and draw all figures.
 
     Args:
-        options: of the command: ``fast``, and the scheduler.
+        options: the command's options: ``fast``, and the scheduler.
         entry: as in :func:`bbb.studies.make_runs`.
 
     Raises:
-        bbb.system.InputError: runs are missing in the end, and so are their figures.
+        bbb.system.InputError: some runs, and therefore their figures, could not be completed.
     """
     plots = studies.plots(options.fast, entry.parent / "configs")
     jobs = [job for plot in plots for job in plot.jobs]
@@ -99,12 +101,13 @@ def reproduce(options: Options, entry: Path) -> None:
     _report(failures, len([*studies.in_order(jobs)]))
 
 
+@into_a_pipe()
 @stopped_by_signals()
 def figures(options: Options, entry: Path) -> None:
-    """Draw the figures whose runs, or whose JSON files with the same configurations, exist.
+    """Draw every figure whose runs exist, or whose JSON file has the same configurations.
 
     Args:
-        options: of the command: ``fast``.
+        options: the command's options: ``fast``.
         entry: as in :func:`reproduce`.
 
     Raises:
@@ -140,7 +143,7 @@ def figures(options: Options, entry: Path) -> None:
 
 
 def _make(jobs: Sequence["Job"], entry: Path, scheduler: str | None) -> tuple[dict["Job", "Run"], list["Failure"]]:
-    """Make the runs that are not completed yet, with a bar that tells the time left."""
+    """Make the runs that are not completed yet, with a bar that shows the time left."""
     jobs = list(studies.in_order(jobs))
     studies.check_configs(jobs)
     completed = studies.find_completed(jobs)
@@ -162,7 +165,7 @@ def _make(jobs: Sequence["Job"], entry: Path, scheduler: str | None) -> tuple[di
 
 def _write_table(rows: Sequence["Row"], path: Path) -> None:
     """Write a table of results as Markdown and CSV."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # the runs of a grid may all be elsewhere
+    path.parent.mkdir(parents=True, exist_ok=True)  # all runs of the grid may be in other folders
     write_aside(path.with_suffix(".md"), f"{studies.markdown(rows)}\n{UNITS}\n".encode())
     write_aside(path.with_suffix(".csv"), studies.as_csv(rows).encode())
     print(f"in {path}.md and {path}.csv")
@@ -170,7 +173,7 @@ def _write_table(rows: Sequence["Row"], path: Path) -> None:
 
 @contextlib.contextmanager
 def _ticking(bar: "tqdm[Any]") -> Iterator[None]:
-    """Let a bar tell the time each second, though its runs take minutes."""
+    """Update a bar's time every second, although its runs take minutes."""
     over = threading.Event()
 
     def tick() -> None:
@@ -187,10 +190,10 @@ def _ticking(bar: "tqdm[Any]") -> Iterator[None]:
 
 
 def _report(failures: Sequence["Failure"], num_jobs: int) -> None:
-    """Tell what is missing.
+    """Report the runs that failed.
 
     Raises:
-        MissingError: something is.
+        MissingError: some failed.
     """
     if failures:
         lines = [f"{len(failures)} of {num_jobs} runs missing; the same command tries them again"]
@@ -205,5 +208,5 @@ def _words(changes: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Return lists as lists: those of Sacred's configurations are of a kind that cannot be changed or sent."""
+    """Replace Sacred's read-only lists, which cannot be changed or sent to another process, by plain lists."""
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,12 +1,13 @@
 """The options of commands, which users write like keys of the configuration: ``resume=True``, ``grid="{...}"``.
 
-They say what a command shall do, not what a run computes. So they are options of Sacred's command line, in both ways of
+They say what a command does, not what a run computes. So they are options of Sacred's command line, in both ways of
 writing (``resume=True`` and ``--resume``), and never part of a configuration.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from sacred.commandline_options import CLIOption, cli_option
@@ -22,6 +23,13 @@ OPTIONS = {
     "grid": ("grid", "scheduler"),
     "reproduce": ("fast", "scheduler"),
     "figures": ("fast",),
+}
+# Sacred's options that need packages which are not among the requirements: the modules, and the packages they are in.
+_NEEDS = {
+    "mongo_db": {"pymongo": "pymongo"},
+    "sql": {"sqlalchemy": "sqlalchemy"},
+    "tiny_db": {"tinydb": "tinydb", "tinydb_serialization": "tinydb-serialization", "hashfs": "hashfs"},
+    "s3": {"boto3": "boto3"},
 }
 
 
@@ -46,7 +54,7 @@ class Options:
         """Read the options that a run of a command was started with.
 
         Raises:
-            bbb.system.InputError: a value cannot be.
+            bbb.system.InputError: a value is not valid.
         """
         given: Mapping[str, Any] = run.meta_info["options"]
         grid = given.get("--grid")
@@ -85,18 +93,39 @@ def sacred_options() -> list[CLIOption]:
     return [resume, fast, grid, scheduler]
 
 
+def check_options(given: Mapping[str, Any]) -> None:
+    """Refuse options that a command does not take, or that need what is not installed.
+
+    Args:
+        given: the options by their long flags, as Sacred reads them, and the command.
+
+    Raises:
+        bbb.system.InputError: one of them will not do.
+    """
+    if given.get("--id") is not None or given.get("--queue"):
+        raise InputError("--id, --queue: not for this experiment; runs number themselves and start at once")
+    command = given.get("COMMAND") or "main"
+    for option in sorted({option for options in OPTIONS.values() for option in options}):
+        if given.get(f"--{option}") and option not in OPTIONS.get(command, ()):
+            raise InputError(f"--{option}: is no option of {command}")
+    for option, needs in _NEEDS.items():
+        missing = [package for module, package in needs.items() if find_spec(module) is None]
+        if given.get(f"--{option}") and missing:
+            raise InputError(f"--{option}: needs what is not installed; run: pip install {' '.join(missing)}")
+
+
 def as_option(command: str, word: str) -> list[str] | None:
     """Turn a word such as ``resume=True`` into the option that it means.
 
     Args:
-        command: the command that it was given to.
+        command: the command that the word was given to.
         word: a word after ``with``.
 
     Returns:
-        Words for Sacred, perhaps none; None where the word is not an option of this command.
+        A list of words for Sacred, which may be empty; None if the word is not an option of this command.
 
     Raises:
-        bbb.system.InputError: the option has a value that cannot be, or the command takes nothing but its options.
+        bbb.system.InputError: the option's value is not valid, or the command takes only options and the word is none.
     """
     key, is_change, text = word.partition("=")
     if not is_change or key not in OPTIONS.get(command, ()):

@@ -1,4 +1,4 @@
-"""Sacred's record of a run, in the folder that the run has to itself."""
+"""Sacred's record of a run, in the folder that the run has locked."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ from bbb.system import InputError, StorageError, write_aside, writing
 class Recorder(FileStorageObserver):
     """Sacred's record of a run; the folder is opened by the run itself.
 
-    What Sacred tells before the run has a folder is kept in mind: a run that is refused leaves nothing. Each file is
-    written in one move. What cannot be written while a run is at work is tried again with the next heartbeat;
-    ``problem`` is what stood in the way of the last attempt. The folder stays open, and claimed, until Sacred has told
-    how the run ended, so that the end is recorded before the checkpoint is removed or another process takes over.
+    What Sacred reports before the run has a folder is kept in memory, so a refused run leaves no files. Each file is
+    written in one atomic step. If writing fails during a run, the next heartbeat tries again; ``problem`` is the error
+    of the last attempt. The folder stays open and locked until Sacred has reported how the run ended. So the end is
+    recorded before the checkpoint is removed or another process takes over.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Recorder(FileStorageObserver):
         """Open the folder of the run that Sacred has started, until it has ended.
 
         Raises:
-            bbb.runs.ResultsError: a link in the way leads out of the results folder.
+            bbb.runs.ResultsError: a link in the path leads out of the results folder.
         """
         self._run = self._closing.enter_context(open_run(experiment_name))
         self.basedir, self.source_dir = str(self._run.experiment), Path(RESULTS) / "_sources"
@@ -47,11 +47,11 @@ class Recorder(FileStorageObserver):
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder that holds the record; None before there is one."""
+        """The folder that holds the record; None before the record is started."""
         return Path(self.dir) if self.dir is not None else None
 
     def record(self) -> None:
-        """Start the record, in the folder that the run has made by now.
+        """Start the record in the run's folder, which is made if it is new.
 
         Raises:
             bbb.system.StorageError: it cannot be written; a new folder is removed.
@@ -68,7 +68,7 @@ class Recorder(FileStorageObserver):
             raise
 
     def started_event(self, **start: Any) -> None:  # type: ignore[override]  # Sacred names all arguments
-        """Keep in mind what the record will start with."""
+        """Keep in memory what the record will start with."""
         self._reset()
         self._start = start
 
@@ -102,7 +102,7 @@ class Recorder(FileStorageObserver):
         self._end(super().failed_event, *args, **kwargs)
 
     def save_json(self, obj: Any, filename: str) -> None:
-        """Write a JSON file in one move."""
+        """Write a JSON file in one atomic step."""
         write_aside(self._folder() / filename, json.dumps(flatten(obj), sort_keys=True, indent=2).encode())
 
     def save_cout(self) -> None:
@@ -129,7 +129,7 @@ class Recorder(FileStorageObserver):
         self.dir = str(self._run.folder) if self._run is not None else None
 
     def _end(self, write: Callable[..., None], *args: Any, is_complete: bool = False, **kwargs: Any) -> None:
-        """Record how a run ended, then give up its folder."""
+        """Record how a run ended, then release its folder."""
         with self._closing:
             if self.dir is None or self._run is None:
                 return

@@ -12,21 +12,22 @@ from tqdm import tqdm
 from bbb import inference, runs, system
 from bbb.cli.options import Options
 from bbb.cli.recorder import Recorder
-from bbb.cli.signals import noticing_signals
+from bbb.cli.signals import into_a_pipe, noticing_signals
 
 
+@into_a_pipe()
 def train(config: Mapping[str, Any], run: Run) -> dict[str, Any] | None:
     """Train on one task and evaluate, as a configuration says.
 
     Args:
         config: every key of ``configs/default.yaml``.
-        run: Sacred's, which is told metrics.
+        run: Sacred's run, which logs the metrics.
 
     Returns:
-        The result; None but in the first of a group of processes.
+        The result; None in all processes of a group but the first.
 
     Raises:
-        SystemExit: something the user gave cannot be used; the message is one line for each thing.
+        SystemExit: user input cannot be used; the message has one line for each problem.
         bbb.system.StoppedError: Ctrl-C or SIGTERM.
     """
     recorder = next((observer for observer in run.observers if isinstance(observer, Recorder)), None)
@@ -51,7 +52,7 @@ def _train(
     system.set_up(settings.num_threads, settings.precision)
     device = system.find_device(settings.device)
     state, assembly, folder = None, None, None
-    if system.rank() == 0:  # which alone has a folder, and refuses for all
+    if system.rank() == 0:  # only this process has a folder; it refuses for all
         opened = recorder.open(settings.experiment_name) if recorder is not None else None
         if Options.of(run).resume:
             if opened is not None:
@@ -106,7 +107,7 @@ def log(run: Run, epoch: "inference.Epoch") -> None:
 
 @contextmanager
 def _progress_bar(is_off: bool) -> Iterator["tqdm[Any]"]:
-    """Show the steps and the time left on the terminal, where the output goes to one."""
-    disable = True if is_off else None  # None: where the output is not a terminal
+    """Show the steps and the time left, if the output goes to a terminal."""
+    disable = True if is_off else None  # None: disabled if the output is not a terminal
     with tqdm(unit=" steps", file=sys.__stderr__, disable=disable, dynamic_ncols=True, mininterval=0.5) as bar:
         yield bar

@@ -12,7 +12,7 @@ from bbb.system import StoppedError
 
 @contextmanager
 def noticing_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, to be acted upon after the step; a second Ctrl-C interrupts at once."""
+    """Collect SIGINT and SIGTERM, which are handled after the step; a second Ctrl-C interrupts at once."""
     received: list[int] = []
 
     def notice(number: int, frame: object) -> None:
@@ -33,7 +33,7 @@ def noticing_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM raise :class:`StoppedError`; while all is being stopped no other interferes."""
+    """Let the first SIGINT or SIGTERM raise :class:`StoppedError`; ignore later ones while work is being stopped."""
 
     def stop(number: int, frame: object) -> None:
         for handled in before:
@@ -53,15 +53,18 @@ def stopped_by_signals() -> Iterator[None]:
 
 @contextmanager
 def into_a_pipe() -> Iterator[None]:
-    """End quietly where the reader of the output has closed it, as ``head`` does.
+    """End quietly if the reader of the output closes the pipe, as ``head`` does.
 
     Raises:
-        SystemExit: it has; with the status of a program that SIGPIPE ended.
+        SystemExit: the pipe is closed; the status is that of a program that SIGPIPE ended.
     """
     try:
         yield
-        sys.stdout.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # what is still in the buffer goes there when the interpreter ends
         raise SystemExit(128 + signal.SIGPIPE) from None
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())  # what is still in the buffer goes there, now or at the end

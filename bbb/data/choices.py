@@ -1,4 +1,4 @@
-"""The data sets that users choose among; free of PyTorch, so that a configuration is judged at once."""
+"""The names of the data sets. No PyTorch here, so that a configuration is checked quickly."""
 
 from typing import Literal
 

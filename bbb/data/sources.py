@@ -1,4 +1,4 @@
-"""Where images come from: torchvision's data sets, the embedded digits, photographs that are no digits.
+"""Sources of images: torchvision's data sets, the embedded digits, and photographs, which show no digits.
 
 Pixels stay one byte each until a batch needs floats.
 """
@@ -27,32 +27,32 @@ _MD5 = {
 
 
 def data_root(data_dir: str | None) -> Path:
-    """Resolve where data sets lie: the argument, else the variable ``BBB_DATA_DIR``, else ``data``."""
+    """Resolve the folder of the data sets: the argument, else the variable ``BBB_DATA_DIR``, else ``data``."""
     return Path(data_dir or os.environ.get("BBB_DATA_DIR") or "data")
 
 
 def load(name: str, data_dir: Path) -> tuple[Split, Split]:
-    """Load a data set, downloading it where it is not there and there is internet.
+    """Load a data set; download it first if its files are missing.
 
     Args:
         name: ``mnist``, ``fashion_mnist``, ``kmnist`` or ``digits8x8``.
         data_dir: folder that holds torchvision's layout; ``digits8x8`` needs none.
 
     Returns:
-        The training set and the test set, with the publishers' split. ``digits8x8``, which has none, is split once
-        and for all into 1,437 and 360 images.
+        The training set and the test set, as published. ``digits8x8`` has no published split; it is always split into
+        the same 1,437 and 360 images.
 
     Raises:
-        DataError: the files are not there and cannot be downloaded, or are damaged.
+        DataError: the files are missing and cannot be downloaded, or they are damaged.
     """
     return _load_digits8x8() if name == "digits8x8" else _load_torchvision(name, Path(data_dir))
 
 
 def photographs(side: int) -> Tensor:
-    """Cut two photographs, which come with scikit-learn, into grey square patches: images that are no digits.
+    """Cut scikit-learn's two sample photographs into grey square patches: images that are not digits.
 
     Args:
-        side: of a patch, in pixels.
+        side: side of a patch, in pixels.
 
     Returns:
         ``(N, side * side)``, uint8.

@@ -1,6 +1,7 @@
-"""Examples as tensors in memory, and what is done to a whole set: choose classes, hold out, thin, make minibatches.
+"""Examples as tensors in memory, and operations on a whole set: select classes, hold out, subsample, make minibatches.
 
-A source larger than memory would enter here: whatever yields :class:`Split`-shaped pieces can feed :func:`batches`.
+A source larger than memory belongs here. Anything that yields pieces with the shape of :class:`Split` can feed
+:func:`batches`.
 """
 
 import math
@@ -17,7 +18,7 @@ NUM_CLASSES = 10
 
 
 class DataError(InputError):
-    """The data set is not there, is damaged, or does not hold what was asked of it."""
+    """The data set is missing or damaged, or does not hold what was requested."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ def select(split: Split, digits: Sequence[int]) -> Split:
 
 def rotate(split: Split, degrees: float) -> Split:
     """Turn every image of a split counter-clockwise by an angle in degrees (see :func:`rotate_images`)."""
-    return Split(rotate_images(split.images, degrees), split.labels)
+    return split if degrees == 0.0 else Split(rotate_images(split.images, degrees), split.labels)
 
 
 def subsample(split: Split, fraction: float, generator: torch.Generator) -> Split:
     """Keep a random share of each class, rounded, and at least one image of each.
 
     Args:
-        split: what to draw from.
+        split: the images to draw from.
         fraction: share in (0, 1]; 1 keeps everything as it is.
         generator: source of the choice, on the CPU.
     """
@@ -79,7 +80,7 @@ def hold_out(split: Split, fraction: float, generator: torch.Generator) -> tuple
         generator: source of the choice, on the CPU.
 
     Returns:
-        What is left for training and what is held out; None in place of an empty validation set.
+        The training images and the held-out images; None in place of an empty validation set.
 
     Raises:
         DataError: nothing would be left to train on.
@@ -105,9 +106,9 @@ def batches(
 
     Args:
         split: the data, on any device.
-        batch_size: B, images a minibatch; the last one has what is left.
+        batch_size: B, images per minibatch; the last minibatch has the remaining ones.
         generator: source of the order, on the CPU; R of them for R orders.
-        first: number of minibatches to leave out, which a resumed training has seen.
+        first: number of minibatches to skip, because a resumed training has used them already.
 
     Yields:
         Inputs ``(B, P)`` scaled by :func:`to_float`, and labels ``(B,)``; ``(R, B, P)`` and ``(R, B)`` for R orders.

@@ -1,4 +1,4 @@
-"""What is done to pixels: scaling, rotation, input noise."""
+"""Operations on pixels: scaling, rotation, input noise."""
 
 import math
 
@@ -10,7 +10,7 @@ PIXEL_SCALE = 126.0  # Blundell et al. 2015, section 5.1: "preprocess the pixels
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Scale pixels from 0..255 to 0..2.02 as Blundell et al. 2015 do: the one place where pixels are scaled."""
+    """Scale pixels from 0..255 to 0..2.02 as Blundell et al. 2015 do; pixels are scaled only here."""
     return images * (1.0 / PIXEL_SCALE)
 
 
@@ -37,11 +37,12 @@ def rotate_images(images: Tensor, degrees: float) -> Tensor:
 def drop_pixels(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Set a random share of the inputs to zero and scale up the rest, as dropout does (Srivastava et al. 2014).
 
-    Sixteen random bits decide each pixel: four pixels a drawn integer, many times faster than a Bernoulli draw each.
+    Sixteen random bits decide each pixel, so one random integer serves four pixels. This is many times faster than one
+    Bernoulli draw per pixel.
 
     Args:
         x: inputs ``(B, P)``.
-        share: probability of dropping a pixel, in [0, 1), honoured to 2^-16.
+        share: probability of dropping a pixel, in [0, 1), rounded to a multiple of 2^-16.
         generator: source of the mask, on the device of x.
     """
     if share == 0.0:

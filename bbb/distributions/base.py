@@ -1,12 +1,12 @@
 """The contract of all distributions over weight vectors.
 
 A distribution here lives on R^D, the weights and biases of a whole network laid out in one flat vector (see
-:mod:`bbb.networks.layout`). Flat vectors keep the optimiser, the noise and the KL to a few passes over memory, which is
-what one training step costs beyond the deterministic network. Log-probabilities have shape ``(S,)``: one number, in
-nats, for each of S draws.
+:mod:`bbb.networks.layout`). With flat vectors, the optimiser, the noise and the KL need only a few passes over memory.
+These passes are what a training step costs beyond the deterministic network. Log-probabilities have shape ``(S,)``: one
+number, in nats, for each of S draws.
 
-A posterior may stand for R independent replicas: its parameters are ``(R, D)``, its draws ``(S, R, D)``, and each
-log-probability and KL is one number a replica, ``(S, R)`` and ``(R,)``.
+A posterior may stand for R independent replicas: its parameters are ``(R, D)``, its draws ``(S, R, D)``, and it has
+one log-probability and one KL per replica, ``(S, R)`` and ``(R,)``.
 
 Posterior and prior share these types: ``posterior.frozen()`` is a prior.
 """
@@ -21,9 +21,9 @@ from bbb.distributions.noise import NoiseSource
 
 
 class WeightDistribution(nn.Module):
-    """A distribution over weight vectors in R^D: whatever can be a posterior or a prior.
+    """A distribution over weight vectors in R^D, used as a posterior or as a prior.
 
-    A member holds at least one parameter or buffer, from which ``dtype`` and ``device`` are read.
+    Every subclass holds at least one parameter or buffer, from which ``dtype`` and ``device`` are read.
 
     Args:
         dim: D, the number of weights.
@@ -52,7 +52,7 @@ class WeightDistribution(nn.Module):
 
     @property
     def centre(self) -> Tensor:
-        """The mean ``(D,)``, or, where flows leave it without a closed form, the image of the base's mean."""
+        """The mean ``(D,)``; with flows, whose mean has no closed form, the image of the base's mean."""
         raise NotImplementedError
 
     @property
@@ -66,17 +66,17 @@ class WeightDistribution(nn.Module):
         return self._some_tensor().device
 
     def frozen(self) -> Self:
-        """Copy the distribution as it is now, without gradients: what turns a posterior into a prior."""
+        """Copy the distribution as it is now, without gradients; this turns a posterior into a prior."""
         return copy.deepcopy(self).requires_grad_(False)
 
     def widened(self, inflation: float = 1.0, floor: float = 0.0) -> Self:
-        r"""Copy the distribution with larger variances and without gradients: the prior that a posterior makes.
+        r"""Copy the distribution with larger variances and without gradients, to make a prior of a posterior.
 
         .. math:: \mu_p = \mu_q, \qquad \sigma_p^2 = c \, \sigma_q^2 + \sigma_0^2
 
-        A posterior is too sure of itself to be a prior: it knows one task, and a factorised one underestimates
+        A posterior is overconfident as a prior: it has seen one task only, and a factorised posterior underestimates
         variances. Rescaling it follows Shwartz-Ziv et al. 2022 (arXiv 2205.10279). With c = 1 and no floor this is the
-        step of variational continual learning (Nguyen et al. 2018, arXiv 1710.10628). Under flows the base is widened.
+        step of variational continual learning (Nguyen et al. 2018, arXiv 1710.10628). With flows, the base is widened.
 
         Args:
             inflation: c, the factor on every variance.
@@ -85,7 +85,7 @@ class WeightDistribution(nn.Module):
         raise NotImplementedError
 
     def narrowed(self, max_std: float) -> Self:
-        """Copy the distribution with no standard deviation above ``max_std``; under flows, none of the base."""
+        """Copy the distribution with standard deviations of at most ``max_std``; with flows, those of the base."""
         raise NotImplementedError
 
     def split(self, num_first: int) -> tuple["WeightDistribution", "WeightDistribution"]:

@@ -1,4 +1,4 @@
-"""The names by which users choose among distributions; free of PyTorch, so that a configuration is judged at once."""
+"""The names of distributions in a configuration. No PyTorch here, so that a configuration is checked quickly."""
 
 from typing import Literal
 

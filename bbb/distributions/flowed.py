@@ -28,7 +28,7 @@ class FlowedGaussian(WeightDistribution):
     .. math:: w = \mu + f(\sigma \epsilon), \qquad \log q(w) = \log N(\sigma \epsilon; 0, \sigma^2) - \log|\det f'|
 
     A planar map of deviations is a planar map of weights with its bias moved by :math:`w_k^T \mu` (Rezende and Mohamed
-    2015, arXiv 1505.05770), so nothing is lost, and tanh stays where it is alive however far the mean wanders.
+    2015, arXiv 1505.05770), so no generality is lost. And tanh does not saturate when the mean moves far from zero.
 
     Args:
         base: the Gaussian.
@@ -83,7 +83,7 @@ class FlowedGaussian(WeightDistribution):
         return FlowedGaussian(first, flows[:i], self.dims[:i]), FlowedGaussian(rest, flows[i:], self.dims[i:])
 
     def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Take deviations ``(S, D)`` to weights, or weights back to the base's; with the flows' log-determinant."""
+        """Map deviations ``(S, D)`` to weights, or weights back to the base's, with the flows' log-determinant."""
         blocks = (x - self.base.mean if inverse else x).split(self.dims, dim=1)
         pairs = zip(self.flow_list, blocks, strict=True)
         images, log_dets = zip(*(flow.inverse(z) if inverse else flow(z) for flow, z in pairs), strict=True)
@@ -96,10 +96,10 @@ def identity_flow(
     """Create the flows of one layer, which start as the identity.
 
     Args:
-        name: which family.
-        shape: ``(out, *rest)`` of the layer's kernel; to a flow it is a matrix of ``out`` rows.
+        name: the family.
+        shape: ``(out, *rest)`` of the layer's kernel; a flow treats it as a matrix of ``out`` rows.
         num_flows: K.
-        std: of the base's weights.
+        std: standard deviation of the base's weights.
         generator: source of the flows' directions.
 
     Raises:
@@ -118,7 +118,7 @@ def num_flow_parameters(shapes: Sequence[tuple[int, ...]], name: FlowName) -> in
 
     Args:
         shapes: ``(out, *rest)`` of each layer's kernel.
-        name: which family.
+        name: the family.
     """
     sizes = [(shape[0], math.prod(shape[1:])) for shape in shapes]
     if name == "planar":
@@ -127,7 +127,7 @@ def num_flow_parameters(shapes: Sequence[tuple[int, ...]], name: FlowName) -> in
 
 
 def flows_of(distribution: WeightDistribution) -> tuple[FlowName | None, int]:
-    """Tell which flows a distribution has, and how many on each layer: ``(None, 0)`` where there are none."""
+    """Tell which flows a distribution has, and how many on each layer: ``(None, 0)`` if it has none."""
     if not isinstance(distribution, FlowedGaussian):
         return None, 0
     first = distribution.flow_list[0]

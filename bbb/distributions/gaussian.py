@@ -23,7 +23,7 @@ class Gaussian(WeightDistribution):
     Args:
         mean: ``(D,)`` or ``(R, D)``, or a scalar shared by all weights.
         log_std: natural logarithm of the standard deviation, likewise.
-        dim: D; needed where both parameters are scalars.
+        dim: D; needed if both parameters are scalars.
     """
 
     def __init__(self, mean: Tensor, log_std: Tensor, dim: int | None = None) -> None:
@@ -35,7 +35,7 @@ class Gaussian(WeightDistribution):
 
     @classmethod
     def stacked(cls, posteriors: Sequence["Gaussian"]) -> Self:
-        """Make one distribution that stands for R of D weights each."""
+        """Stack R distributions over D weights each into one."""
         means, log_stds = ([getattr(q, name).detach() for q in posteriors] for name in ("mean", "log_std"))
         return cls(torch.stack(means), torch.stack(log_stds))
 
@@ -130,12 +130,12 @@ def _copied(mean: Tensor, log_std: Tensor) -> Gaussian:
 
 
 def log_prob_of_noise(noise: Tensor, log_std: Tensor) -> Tensor:
-    """Evaluate log q of the draws mean + std * noise ``(S, ...)``, which the mean has no part in."""
+    """Evaluate log q of the draws mean + std * noise ``(S, ...)``; it does not depend on the mean."""
     return -0.5 * torch.linalg.vecdot(noise, noise) - log_std.sum(-1) - 0.5 * log_std.shape[-1] * LOG_2PI
 
 
 def scale_noise_(std: Tensor, noise: Tensor) -> Tensor:
-    """Evaluate std * noise ``(S, ...)``; for a single draw in the memory of ``std``, which is overwritten."""
+    """Evaluate std * noise ``(S, ...)``; a single draw overwrites ``std``."""
     return std.unsqueeze(0).mul_(noise) if len(noise) == 1 else std * noise
 
 
@@ -146,8 +146,8 @@ def over_draws(grad_w: Tensor, deviation: Tensor, grad_log_std: Tensor) -> tuple
 
     Args:
         grad_w: ``(S, D)`` or ``(S, R, D)``.
-        deviation: of the draws from the mean, likewise.
-        grad_log_std: what is to be added to each gradient of log_std, a scalar or ``(R,)``.
+        deviation: std * noise, of the same shape.
+        grad_log_std: added to each gradient of log_std, a scalar or ``(R,)``.
     """
     added = grad_log_std.unsqueeze(-1)
     if len(grad_w) == 1:
@@ -156,5 +156,5 @@ def over_draws(grad_w: Tensor, deviation: Tensor, grad_log_std: Tensor) -> tuple
 
 
 def total(x: Tensor, dim: int) -> Tensor:
-    """Sum over the D weights in the last axis, or over all D for which a scalar stands."""
+    """Sum over the D weights in the last axis; a value shared by all D weights counts D times."""
     return x * dim if x.ndim == 0 or x.shape[-1] != dim else x.sum(-1)

@@ -1,15 +1,15 @@
-r"""KL(q || p) between distributions over weights, and drawing weights together with it.
+r"""KL(q || p) between distributions over weights, alone or together with a draw of the weights.
 
 For a Gaussian posterior with a Gaussian or a mixture prior, the draw, the prior's density and their gradient are one
-node of the autograd graph, which takes few passes over memory. Where the gradient of the negative log-likelihood,
-:math:`\partial_w L`, arrives at the weights :math:`w = \mu + \sigma\epsilon`, the way on to the parameters is (Blundell
-et al. 2015, section 3.2, arXiv 1505.05424; log sigma in place of their rho)
+node of the autograd graph, which takes few passes over memory. Let :math:`\partial_w L` be the gradient of the negative
+log-likelihood at the weights :math:`w = \mu + \sigma\epsilon`. Then the gradients of the parameters are (Blundell et
+al. 2015, section 3.2, arXiv 1505.05424; log sigma in place of their rho)
 
 .. math::
     \partial_\mu = \partial_w L - \partial_w \log p(w), \qquad
     \partial_{\log\sigma} = \sigma\epsilon \, \partial_\mu - 1,
 
-since log q at the drawn weights depends on log sigma alone, as its noise is held fixed, and at rate -1.
+since with the noise held fixed, log q at the drawn weights depends on log sigma alone, with derivative -1.
 """
 
 from typing import Any
@@ -34,8 +34,8 @@ def kl_divergence(
     Args:
         posterior: q.
         prior: p.
-        draws: weights ``(S, D)`` from q and their log-densities ``(S,)``; a single fresh draw where they are needed
-            and not given.
+        draws: weights ``(S, D)`` from q and their log-densities ``(S,)``; if they are needed and not given, a single
+            fresh draw is made.
         noise: source of the fresh draw.
 
     Returns:
@@ -50,7 +50,7 @@ def kl_divergence(
 def draw_with_kl(
     posterior: WeightDistribution, prior: WeightDistribution, num_samples: int, noise: NoiseSource = None
 ) -> tuple[Tensor, Tensor]:
-    """Draw weights from the posterior for a training step, with its KL from the prior as :func:`kl_divergence` has it.
+    """Draw weights from the posterior for a training step, and evaluate its KL as :func:`kl_divergence` does.
 
     Args:
         posterior: q.

@@ -10,11 +10,11 @@ from bbb.distributions.recursion import couple, couple_backward
 
 
 class MatrixPlanarFlow(Flow):
-    r"""K planar maps on the weights of a layer with rank-one vectors u = a b^T and w = c d^T: 2 (out + in + 1) each.
+    r"""K planar maps on a layer's weights, with rank-one u = a b^T and w = c d^T of 2 (out + in + 1) numbers per map.
 
     A bias counts as one more column of the weight matrix. Products factorise,
-    :math:`\langle c_k d_k^T, a_j b_j^T\rangle = (c_k^T a_j)(d_k^T b_j)`, so that K maps cost two thin matrix products
-    more than the layer itself.
+    :math:`\langle c_k d_k^T, a_j b_j^T\rangle = (c_k^T a_j)(d_k^T b_j)`, so K maps add only two thin matrix products
+    to the cost of the layer.
 
     Args:
         rows: the factors a, then c, ``(2, K, out)``, in the units of :class:`PlanarFlow`.
@@ -68,7 +68,7 @@ class MatrixPlanarFlow(Flow):
 
 
 class _MatrixPlanarForward(torch.autograd.Function):
-    """K maps with rank-one vectors; beyond thin products with z and with dL/dy, all of its gradient is small."""
+    """K maps with rank-one vectors; besides thin products with z and dL/dy, the gradient needs small tensors only."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, rows: Tensor, columns: Tensor, b: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +118,7 @@ def _as_matrix(z: Tensor, num_out: int) -> tuple[Tensor, Tensor]:
 def _matrix_products(
     z: tuple[Tensor, Tensor], rows: Tensor, columns: Tensor, units: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """w_k.z ``(S, K)``, w_k.u_j and w_k.w_j ``(K, K)``, and Z d_k ``(S, out, K)`` on the way to the first."""
+    """w_k.z ``(S, K)``, w_k.u_j and w_k.w_j ``(K, K)``, and the intermediate Z d_k ``(S, out, K)``."""
     (a, c), (b, d) = rows, columns
     along = _times_columns(*z, d)
     uw, ww = (c @ a.T) * (d @ b.T), (c @ c.T) * (d @ d.T)

@@ -9,22 +9,22 @@ from torch import Tensor
 
 from bbb.system import ALONE, Group
 
-ALIGNMENT = 16  # numbers; vector instructions are slower across the lines of the cache
-FEWEST_PLACES = 4096  # for a window, so that those of a small network hardly ever coincide
+ALIGNMENT = 16  # numbers; vector instructions are slower when they cross cache lines
+FEWEST_PLACES = 4096  # of a window, so that the windows of a small network rarely coincide
 
 
 class NoiseTable:
-    """A source of noise that costs a fraction of drawing it: steps read random windows of one table.
+    """A source of noise that is much cheaper than drawing it: steps read random windows of one table.
 
-    The numbers of one step are independent and N(0, 1), exactly, so its estimate of the gradient is as unbiased as with
-    fresh noise. A number comes back in later steps, until the table is drawn anew, but at other weights. Evolution
+    Within one step the numbers are exactly independent and N(0, 1). So the estimate of the gradient is unbiased, as
+    with fresh noise. Later steps use a number again, for other weights, until the table is drawn anew. Evolution
     strategies share noise in this way (Salimans et al. 2017, arXiv 1703.03864, section 2).
 
     Args:
-        generator: source of the table and of the windows' places.
+        generator: source of the table and of the windows' positions.
         num_uses: steps after which the table is drawn anew; 1 draws fresh noise in every step, without a table.
         window: the most numbers that one step reads.
-        group: the processes of a run, each of which reads a window of its own from tables that are the same.
+        group: the processes of a run. Their tables are equal, and each process reads its own window.
     """
 
     def __init__(self, generator: torch.Generator, num_uses: int, window: int, group: Group = ALONE) -> None:
@@ -35,7 +35,7 @@ class NoiseTable:
         self._table: Tensor | None = None
 
     def begin_step(self) -> None:
-        """Choose the window of a step, which :meth:`normal` then reads from its start on."""
+        """Choose the window of a step; :meth:`normal` reads it from its start."""
         if self.num_uses == 1:
             return
         if self._uses == self.num_uses:
@@ -46,7 +46,7 @@ class NoiseTable:
         self._at = ALIGNMENT * int(places.random_(self._num_places, generator=self.generator)[self.group.rank])
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Read float32 noise of a shape. Not to be written to: it may be part of the table.
+        """Read float32 noise of a shape. Do not write to the result: it may be a view of the table.
 
         Raises:
             ValueError: the step reads more than ``window`` numbers.
@@ -61,12 +61,12 @@ class NoiseTable:
         return self._table[start : self._at].view(*shape)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is needed to go on from here with the same noise: not the table, but where it was drawn from."""
+        """Return what continues with the same noise: not the table, but the generator state that made it."""
         return {"generator": self.generator.get_state(), "drawn_from": self._drawn_from, "uses": self._uses}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where :meth:`state_dict` was called, between two steps."""
-        # A generator takes its state from the CPU, wherever it draws and wherever the checkpoint was loaded to.
+        """Restore what :meth:`state_dict` returned, between two steps."""
+        # set_state needs a CPU tensor, whatever the device of the generator and of the loaded checkpoint.
         self._uses = state["uses"]
         if self.num_uses > 1 and self._uses < self.num_uses:
             self.generator.set_state(state["drawn_from"].cpu())
@@ -83,7 +83,7 @@ class NoiseTable:
 
 
 class Stacked:
-    """The noise of R replicas, each from a table of its own, as the replica alone would read it.
+    """The noise of R replicas; each reads its own table, as it would if it were trained alone.
 
     Args:
         tables: R tables.

@@ -8,7 +8,7 @@ One planar map is (their eqs. 10 to 12 and appendix A.1)
     \log|\det| = \log(1 + w^T \hat u \, (1 - \tanh^2)),
 
 with :math:`w^T \hat u = \mathrm{softplus}(w^T u) - 1 > -1`, so that f is invertible. A composition of K maps never
-needs the vectors between them. The arguments of tanh follow a recursion on scalars
+forms the intermediate vectors. The arguments of tanh follow a recursion on scalars
 (:mod:`bbb.distributions.recursion`), and the result is one update of rank K, :math:`z + \sum_k \hat u_k \tanh a_k`.
 Log-determinants have shape ``(S,)``: one number, in nats, for each draw.
 """
@@ -25,7 +25,7 @@ IDENTITY = math.log(math.e - 1.0)  # the w.u at which u_hat is zero
 
 
 class Flow(nn.Module):
-    """An invertible map of R^D; K planar maps in families that differ by how they hold their vectors u and w.
+    """An invertible map of R^D, made of K planar maps; subclasses differ in how they store the vectors u and w.
 
     Attributes:
         b: the biases ``(K,)``.
@@ -65,8 +65,8 @@ class PlanarFlow(Flow):
     """K planar maps whose vectors u and w are free: 2 D + 1 parameters each.
 
     The parameters are u and w in units of a typical z: u = scale / sqrt(D) times the first, w = 1 / (scale sqrt(D))
-    times the second. They are of order one, whatever D and the width of the distribution, so that a step of an
-    optimiser like Adam, which moves every number by about its learning rate, is as gentle here as elsewhere.
+    times the second. In these units they are of order one, whatever D and the width of the distribution. So a step
+    of Adam, which moves every number by about its learning rate, is as gentle here as for other parameters.
 
     Args:
         u: the vectors u in these units, ``(K, D)``.
@@ -88,7 +88,7 @@ class PlanarFlow(Flow):
 
     @classmethod
     def identity(cls, dim: int, num_flows: int, scale: float, generator: torch.Generator) -> Self:
-        """Create flows that start as the identity, with tanh neither saturated nor dead for z of the given scale.
+        """Create flows that start as the identity, with tanh in its active range for z of the given scale.
 
         Directions are random, w.z has standard deviation 1 under N(0, scale^2), and u = ln(e - 1) w / |w|^2, which
         makes u_hat zero.
@@ -120,8 +120,8 @@ class PlanarFlow(Flow):
 class _PlanarForward(torch.autograd.Function):
     """K free planar maps; every gradient with respect to U and W is a small matrix times U, W, dL/dy or z.
 
-    A product of K = 16 rows with W is bound by memory; one of the 2 K rows of [U; W] is not, and takes several times as
-    long as the products with U and with W on their own.
+    A product of K = 16 rows with W is bound by memory. A product of the 2 K rows of [U; W] is not: it takes several
+    times as long as separate products with U and with W.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Priors that are chosen by hand; that of a transferred posterior is ``posterior.widened(...)``."""
+"""Priors that are chosen by hand; the prior of a transfer is ``posterior.widened(...)``."""
 
 import math
 

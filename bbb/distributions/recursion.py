@@ -1,4 +1,4 @@
-r"""K planar maps reduced to scalars: what is left of them once their vectors have been multiplied.
+r"""K planar maps as a recursion on scalars, the products of their vectors.
 
 With :math:`x_k = w_k^T z`, :math:`H_{kj} = w_k^T \hat u_j` and the notation of :mod:`bbb.distributions.planar`,
 
@@ -7,7 +7,7 @@ With :math:`x_k = w_k^T z`, :math:`H_{kj} = w_k^T \hat u_j` and the notation of 
     z_K = z + \sum_k t_k \hat u_k, \quad \log|\det| = \sum_k \log(1 + H_{kk} (1 - t_k^2)),
 
 where :math:`1 + H_{kk} (1 - t_k^2) = t_k^2 + \mathrm{softplus}(w_k^T u_k) (1 - t_k^2)`. The right side is a sum of
-positive numbers: it stays positive where H_kk rounds to -1, w.u below -17 in float32, and the left side to zero.
+positive numbers. It stays positive for w.u below -17 in float32, where H_kk rounds to -1 and the left side to zero.
 
 :math:`\hat u_k = u_k + c_k w_k` is never formed: t and t c are the coefficients of u and w. Shapes throughout: the
 projections x ``(S, K)``, the products ``uw[k, j] = w_k.u_j`` and ``ww[k, j] = w_k.w_j`` ``(K, K)``, b ``(K,)``.
@@ -20,7 +20,7 @@ BISECTIONS, NEWTON_STEPS = 24, 4
 
 
 def correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and their 1 + H_kk."""
+    """Compute the factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and 1 + H_kk."""
     along = uw.diagonal()
     c = (softplus(-along) - 1.0) / ww.diagonal()
     h = uw + c * ww
@@ -37,7 +37,7 @@ def softplus(x: Tensor) -> Tensor:
 def couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     """Run the recursion: t ``(S, K)``, t c ``(S, K)``, the log-determinant ``(S,)``, and what the backward needs."""
     c, h, stretch = correction(uw, ww)
-    by_flow = (projection + b).T.contiguous()  # a, row by row turned into t
+    by_flow = (projection + b).T.contiguous()  # a, turned into t row by row
     for k, row in enumerate(by_flow.unbind(0)):
         by_flow[k + 1 :].addr_(h[k + 1 :, k], row.tanh_())
     t = by_flow.T
@@ -49,11 +49,11 @@ def couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tenso
 def couple_backward(
     saved: tuple[Tensor, ...], grad_t: Tensor, grad_tc: Tensor, grad_log_det: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Run it backward: gradients with respect to the projections, ``uw``, ``ww`` and b."""
+    """Run the recursion backward: gradients with respect to the projections, ``uw``, ``ww`` and b."""
     t, slope, det, c, h, along, ww = saved
     per_det = grad_log_det.unsqueeze(1) / det
     grad_t = grad_t + grad_tc * c - 2.0 * t * per_det * h.diagonal()
-    by_flow = grad_t.T.contiguous()  # dL/dt, from the last row turned into dL/da
+    by_flow = grad_t.T.contiguous()  # dL/dt, turned into dL/da from the last row to the first
     rows, slopes = by_flow.unbind(0), slope.T.unbind(0)
     for k in reversed(range(len(rows))):
         by_flow[:k].addr_(h[k, :k], rows[k].mul_(slopes[k]))
@@ -69,7 +69,7 @@ def couple_backward(
 
 
 def invert(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Undo the recursion, from projections of the image y: t, t c and the log-determinant, by autograd."""
+    """Undo the recursion, given projections of the image y; return t, t c and the log-determinant, for autograd."""
     c, h, stretch = correction(uw, ww)
     later: list[Tensor] = []  # t_j of the maps j > k
     for k in reversed(range(len(b))):
@@ -99,6 +99,6 @@ def root(right: Tensor, stretch: Tensor, b: Tensor) -> Tensor:
 
 def _newton(x: Tensor, right: Tensor, stretch: Tensor, b: Tensor) -> Tensor:
     t = torch.tanh(x + b)
-    # The derivative is held constant: its own gradient is multiplied by the residual, which is zero but for rounding.
+    # The derivative is held constant: its own gradient is multiplied by the residual, which is zero up to rounding.
     derivative = (t.square() + stretch * (1.0 - t.square())).detach()
     return (x + (stretch - 1.0) * t - right) / derivative

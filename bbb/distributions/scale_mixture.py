@@ -43,8 +43,8 @@ class ScaleMixture(WeightDistribution):
     def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> tuple[Tensor, Tensor]:
         """Draw from the prior by inverting its distribution function; no gradient flows into its fixed scales.
 
-        One standard normal number makes one weight: its rank u is uniform, u < pi chooses the wide component, and what
-        is left of u, stretched to (0, 1), is the rank within the component.
+        One standard normal number makes one weight. Its rank u is uniform, and u < pi chooses the wide component. The
+        remainder of u, stretched to (0, 1), is the rank within the component.
         """
         epsilon = normal((num_samples, self.dim), self.mean, noise)
         rank = torch.special.ndtr(epsilon.double())
@@ -107,7 +107,7 @@ def precision_times(factor: Tensor, wide: Tensor, precision1: float, precision2:
 
 
 def _sum_of_logs(x: Tensor, most: float) -> Tensor:
-    """Sum log x over the last axis: a product of many costs less than their logarithms.
+    """Sum log x over the last axis; multiply numbers first, since products cost less than logarithms.
 
     Args:
         x: ``(..., D)``, in (0, 1].

@@ -1,4 +1,4 @@
-"""The ways to train among which users choose; free of PyTorch, so that a configuration is judged at once."""
+"""The names of training options in a configuration. No PyTorch here, so that a configuration is checked quickly."""
 
 from typing import Literal
 

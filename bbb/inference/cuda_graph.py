@@ -1,22 +1,22 @@
-"""A training step as a CUDA graph: what the host would launch kernel by kernel, the device replays in one go."""
+"""A training step as a CUDA graph: one launch replays all kernels of the step."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # runs before a capture, on a stream of their own, as PyTorch asks
+WARM_UP = 3  # runs before a capture, on a side stream, as PyTorch requires
 
 Measure = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 Captured = tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]  # the graph, its inputs and its output
 
 
 class Graphed:
-    """A step that is run as it is at first, then captured and replayed; one graph for each shape of its input.
+    """A step that runs eagerly at first, and is then captured and replayed; one graph for each input shape.
 
     Args:
         step: takes inputs, labels, a share of the KL (a scalar tensor) and whether the KL counts; returns a tensor.
-        generators: all sources of random numbers in it, on the GPU.
+        generators: all generators that the step uses, on the GPU.
     """
 
     def __init__(self, step: Measure, generators: Sequence[torch.Generator]) -> None:
@@ -25,7 +25,7 @@ class Graphed:
         self._graphs: dict[tuple[torch.Size, bool], Captured] = {}
 
     def __call__(self, x: Tensor, y: Tensor, kl_share: float, with_kl: bool) -> Tensor:
-        """Make the step; what it returns is overwritten by the next call."""
+        """Run the step; the next call overwrites the returned tensor."""
         key = x.shape, with_kl
         share = torch.full((), kl_share, dtype=x.dtype, device=x.device)
         if key not in self._graphs:

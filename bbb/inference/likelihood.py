@@ -10,7 +10,7 @@ from bbb.inference.scores import classification_scores
 
 
 class Likelihood(ABC):
-    """How probable labels are, given what a network puts out.
+    """The probability of labels, given the outputs of a network.
 
     Attributes:
         num_outputs: C, the outputs that a network must have.
@@ -38,7 +38,7 @@ class Likelihood(ABC):
             y: likewise.
 
         Returns:
-            ``(S,)``, or ``(S, R)``, in nats: minus the sum of :meth:`log_prob`, perhaps in fewer operations.
+            ``(S,)``, or ``(S, R)``, in nats: minus the sum of :meth:`log_prob`. A subclass may compute it faster.
         """
         return -self.log_prob(outputs, y).sum(-1)
 
@@ -48,7 +48,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def predictive(self, outputs: Tensor) -> Tensor:
-        """Put outputs ``(..., C)`` into the form whose mixture over draws is the posterior predictive.
+        """Turn outputs ``(..., C)`` into log-probabilities; their mixture over draws is the posterior predictive.
 
         Returns:
             The log-probabilities of all C classes ``(..., C)``, in nats.
@@ -63,7 +63,7 @@ class Likelihood(ABC):
             y: ``(N,)``.
 
         Returns:
-            What a result reports of a data set, by name.
+            The scores that a result reports, by name.
         """
 
 
@@ -82,7 +82,7 @@ class Categorical(Likelihood):
         return outputs.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
     def nll(self, outputs: Tensor, y: Tensor) -> Tensor:
-        if outputs.shape[:-2] == (1,):  # as below, in fewer operations
+        if outputs.shape[:-2] == (1,):  # the same as below, in fewer operations
             return F.cross_entropy(outputs.squeeze(0), y, reduction="sum").unsqueeze(0)
         y = y.expand(outputs.shape[:-1])
         loss = F.cross_entropy(outputs.flatten(0, -2), y.flatten(), reduction="none")

@@ -18,27 +18,27 @@ def kl_shares(scheme: BetaType, num_batches: int, epoch: int = 0, num_epochs: in
     r"""Share the KL among the minibatches of an epoch.
 
     - ``standard``: :math:`\pi_i = 1/M` (Graves 2011).
-    - ``blundell``: :math:`\pi_i = 2^{M-i} / (2^M - 1)` (Blundell et al. 2015, section 3.4): the prior speaks first, the
-      data last.
+    - ``blundell``: :math:`\pi_i = 2^{M-i} / (2^M - 1)` (Blundell et al. 2015, section 3.4): the first minibatches
+      follow the prior, the last ones the data.
     - ``soenderby``: ``standard`` times a warm-up that grows linearly from the first epoch and is complete after a
       quarter of the epochs (Sonderby et al. 2016, arXiv 1602.02282).
     - ``none``: 0, maximum likelihood of a noisy network.
 
     Args:
         scheme: one of the four.
-        num_batches: M, the minibatches that an epoch really has.
+        num_batches: M, the number of minibatches in an epoch.
         epoch: epochs finished before this one.
         num_epochs: epochs of the whole training.
 
     Returns:
-        :math:`\pi_1, \dots, \pi_M`, which sum to one but for ``none`` and during a warm-up.
+        :math:`\pi_1, \dots, \pi_M`, which sum to one, except for ``none`` and during a warm-up.
 
     Raises:
         ValueError: unknown scheme.
     """
     if scheme == "none":
         return [0.0] * num_batches
-    if scheme == "blundell":  # divided through by 2^M, which would overflow
+    if scheme == "blundell":  # both terms divided by 2^M, which would overflow
         return [0.5**i / (1.0 - 0.5**num_batches) for i in range(1, num_batches + 1)]
     if scheme == "standard":
         return [1.0 / num_batches] * num_batches

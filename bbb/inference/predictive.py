@@ -1,4 +1,4 @@
-"""The posterior predictive, and the evidence lower bound of what was learnt."""
+"""The posterior predictive, and the evidence lower bound of a trained posterior."""
 
 import math
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ def predict(
 ) -> Tensor:
     r"""Evaluate the posterior predictive :math:`\log \frac1S \sum_s p(y | x, w_s)`.
 
-    Each draw of the weights is used for all images, as the joint posterior asks: many images are taken in parts, and
-    the draws repeated for each. The mean is taken in log space.
+    Each draw of the weights is used for all images, as the joint posterior requires. Large sets are evaluated in
+    chunks, with the same draws for each chunk. The mean is taken in log space.
 
     Args:
         network: the network with its posterior.

@@ -1,4 +1,4 @@
-"""How good a posterior predictive is: accuracy, calibration, and the parts of its entropy."""
+"""Scores of a posterior predictive: accuracy, calibration, and the parts of its entropy."""
 
 import math
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def accuracy_and_nll(log_probs: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def error_rate(log_probs: Tensor, labels: Tensor) -> float:
-    """Return the share of log-probabilities ``(N, C)`` whose largest is not at the label ``(N,)``, in %."""
+    """Return the share of predictions ``(N, C)`` whose most probable class is not the label ``(N,)``, in %."""
     num_wrong = int((log_probs.argmax(1) != labels).sum())
     return 100.0 * num_wrong / len(labels)
 
@@ -67,8 +67,8 @@ def split_entropy(log_probs: Tensor) -> Entropy:
 
     .. math:: H[E_w\, p(y | x, w)] = E_w\, H[p(y | x, w)] + I(y; w | x)
 
-    The first part is aleatoric, the noise that every network of the posterior sees; the second is epistemic, what they
-    disagree about (Houlsby et al. 2011, arXiv 1112.5745; Depeweg et al. 2018, arXiv 1710.07283, eq. 2).
+    The first part is aleatoric: the noise that every draw of the weights predicts. The second is epistemic: the
+    disagreement between draws (Houlsby et al. 2011, arXiv 1112.5745; Depeweg et al. 2018, arXiv 1710.07283, eq. 2).
 
     Args:
         log_probs: ``(S, N, C)``, log-probabilities of C classes under each of S draws of the weights.
@@ -92,8 +92,8 @@ def reliability(log_probs: Tensor, labels: Tensor, num_bins: int = ECE_BINS) -> 
 
     Args:
         log_probs: ``(N, C)``, log-probabilities.
-        labels: ``(N,)``, the classes that were right.
-        num_bins: K; a bin holds its lower edge, the last one both.
+        labels: ``(N,)``, the true classes.
+        num_bins: K; a bin includes its lower edge, the last one both edges.
     """
     confidence, predicted = log_probs.exp().max(1)
     edges = torch.linspace(0, 1, num_bins + 1, device=confidence.device)
@@ -105,13 +105,13 @@ def reliability(log_probs: Tensor, labels: Tensor, num_bins: int = ECE_BINS) -> 
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:
-    """Return the chance that a score ``(M,)`` of an outsider exceeds a score ``(N,)`` of an insider; ties count half.
+    """Return the probability that an outside score ``(M,)`` exceeds an inside score ``(N,)``; ties count half.
 
-    It is the area under the curve of true against false positives; 0.5 is no better than a coin.
+    It is the area under the curve of true against false positives; 0.5 is chance level.
 
     Args:
-        inside: scores, as entropies, of inputs like those of training.
-        outside: scores of others.
+        inside: scores, such as entropies, of inputs like the training data.
+        outside: scores of other inputs.
     """
     from torchmetrics.functional.classification import binary_auroc  # here, since it takes seconds to import
 

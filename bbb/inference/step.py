@@ -87,15 +87,15 @@ class Step:
             x: inputs ``(B, P)``, or ``(R, B, P)``.
             y: labels ``(B,)``, or ``(R, B)``.
             kl_share: this minibatch's share of the KL.
-            with_kl: False leaves the KL out, where its share is negligible.
+            with_kl: False leaves the KL out, for a minibatch whose share is negligible.
 
         Returns:
             ``(3,)``, or ``(3, R)``: the minibatch's NLL, the KL (0 where it was left out), and the number of correct
             labels; the first and the last are means over draws.
 
         Raises:
-            DivergedError: the cost is NaN or infinite; the optimiser has not moved. Not noticed on a GPU, where asking
-                would make every step wait.
+            DivergedError: the cost is NaN or infinite; the optimiser has not moved. Not checked on a GPU, where the
+                check would make every step wait.
         """
         cost, measured = self.gradient(x, y, kl_share, with_kl)
         if cost.device.type == "cpu":
@@ -104,7 +104,7 @@ class Step:
         return measured
 
     def gradient(self, x: Tensor, y: Tensor, kl_share: float | Tensor, with_kl: bool = True) -> tuple[Tensor, Tensor]:
-        """Leave the gradient of a minibatch's cost in the parameters, averaged over the group.
+        """Store the gradient of a minibatch's cost in the parameters, averaged over the group.
 
         Returns:
             The cost per example, a scalar, in nats; and what :meth:`__call__` returns.
@@ -167,7 +167,7 @@ def check_finite(loss: float) -> None:
     """Refuse a loss that is NaN or infinite.
 
     Raises:
-        DivergedError: it is.
+        DivergedError: the loss is NaN or infinite.
     """
     if not math.isfinite(loss):
         raise DivergedError(f"the loss is {loss}; a smaller lr or a smaller init_std may help")
@@ -176,8 +176,8 @@ def check_finite(loss: float) -> None:
 def _noise_table(network: BayesianNetwork, plan: Plan, generator: torch.Generator, group: Group) -> NoiseTable:
     """Make the source of a step's noise.
 
-    A table serves weights on a CPU. Activations take a fifth of the numbers that weights take, and those are cheap to
-    draw. A GPU draws fresh noise faster than it would wait for a window's place.
+    Only noise on weights, on a CPU, comes from a table. Noise on activations needs a fifth of the numbers, which are
+    cheap to draw. A GPU draws fresh noise in less time than it would wait for the position of a window.
     """
     shared = plan.estimator == "weights" and generator.device.type == "cpu"
     return NoiseTable(generator, plan.noise_reuse if shared else 1, plan.num_samples * network.posterior.dim, group)

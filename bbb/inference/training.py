@@ -24,12 +24,12 @@ from bbb.system import ALONE, Group
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch measured.
+    """The metrics of one epoch.
 
-    The training metrics are means over the epoch's minibatches, of draws from the posterior as it moved, with the
-    input noise of training: ``train_nll`` in nats per example, ``train_kl`` in nats, ``train_elbo`` in nats per example
-    (temperature 1), ``train_accuracy`` in 0..1. The validation metrics are those of the posterior predictive after the
-    epoch; None where nothing is held out. ``seconds`` counts training and validation.
+    The training metrics are means over the epoch's minibatches. They use draws from the posterior while it changed, and
+    the input noise of training: ``train_nll`` in nats per example, ``train_kl`` in nats, ``train_elbo`` in nats per
+    example (temperature 1), ``train_accuracy`` in 0..1. The validation metrics score the posterior predictive after the
+    epoch; None if nothing is held out. ``seconds`` counts training and validation.
     """
 
     number: int
@@ -42,7 +42,7 @@ class Epoch:
     seconds: float
 
 
-NEGLIGIBLE = 2.0**-50  # of the KL, which is below 10^7 nats: a share that no gradient in float32 shows
+NEGLIGIBLE = 2.0**-50  # a share of the KL (below 10^7 nats) that is too small to change a float32 gradient
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Streams:
     validation_seed: int
 
     def validation(self) -> torch.Generator:
-        """Create the generator of the validation draws: the same each epoch, so that epochs differ by weights only."""
+        """Create the generator of the validation draws: the same in each epoch, so that only the weights differ."""
         return torch.Generator(self.weights.device).manual_seed(self.validation_seed)
 
 
@@ -66,9 +66,9 @@ class Training:
         likelihood: p(y | outputs).
         prior: p(w).
         train: the training set, on the network's device.
-        validation: what to score after each epoch, or None.
+        validation: the images to score after each epoch, or None.
         plan: how to train.
-        streams: the random streams; those of R replicas, if the network stands for so many.
+        streams: the random streams; R of them for R replicas.
         group: the processes that share each minibatch.
     """
 
@@ -96,22 +96,23 @@ class Training:
         in_graph = plan.cuda_graph and train.labels.device.type == "cuda"
         self.step: Step | Graphed = Graphed(plain_step, weights) if in_graph else plain_step
         self.epochs_done = self.passes_done = self.batches_done = 0
-        self.seconds = 0.0  # of the epoch that is being trained
+        self.seconds = 0.0  # spent on the current epoch so far
         self.totals = torch.zeros(3, *network.posterior.shape[:-1], device=train.labels.device, dtype=torch.float64)
         self.orders_of_pass = self._orders()
 
     def fit(self, on_step: Callable[[int, int], None] = lambda step, num_steps: None) -> Iterator[Epoch]:
-        """Minimise the negative ELBO, an epoch at a time, from where the training stands to its end.
+        """Minimise the negative ELBO from the current state to the end, one epoch at a time.
 
         Args:
-            on_step: called after each step with the number done and the number in all. It may take
-                :meth:`state_dict`, and may raise to stop the training there.
+            on_step: called after each step with the number done and the number in all. It may call
+                :meth:`state_dict`, and may raise an exception to stop the training.
 
         Yields:
-            What each epoch measured.
+            The metrics of each epoch.
 
         Raises:
-            DivergedError: the loss is NaN or infinite; the step that would have followed it is not made.
+            DivergedError: the loss is NaN or infinite. On a CPU the optimiser has not moved. On a GPU this is found
+                after the epoch.
         """
         while self.epochs_done < self.plan.num_epochs:
             start = time.perf_counter() - self.seconds
@@ -124,7 +125,7 @@ class Training:
             yield self._measure(totals, num_with_kl, start)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that changes in a training: from it, a resumed run ends as one that was never stopped."""
+        """Return all state of the training; a run resumed from it ends as if it had never been stopped."""
         return {
             "done": [self.epochs_done, self.passes_done, self.batches_done],
             "seconds": self.seconds,
@@ -137,19 +138,19 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where :meth:`state_dict` was called, in a training made with the same arguments."""
+        """Restore what :meth:`state_dict` returned, in a training made with the same arguments."""
         self.epochs_done, self.passes_done, self.batches_done = state["done"]
         self.seconds, self.totals = state["seconds"], state["totals"].to(self.totals)
         self.network.posterior.load_state_dict(state["posterior"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         for streams, order in zip(self.streams, state["orders"], strict=True):
-            streams.order.set_state(order.cpu())  # a generator takes its state from the CPU, wherever it draws
+            streams.order.set_state(order.cpu())  # set_state needs a CPU tensor, on any device
         for table, weights in zip(self.tables, state["weights"], strict=True):
             table.load_state_dict(weights)
 
     def _train_epoch(self, on_step: Callable[[int, int], None], start: float) -> None:
-        """Make what is left of an epoch's passes over the training set, adding up ``totals``."""
+        """Make the remaining passes of an epoch over the training set, and add up ``totals``."""
         shares, orders = self._shares(), [streams.order for streams in self.streams]
         terms = list(zip(shares, self._with_kl(shares), strict=True))
         while self.passes_done < self.num_passes:
@@ -173,11 +174,11 @@ class Training:
         return [streams.order.get_state() for streams in self.streams]
 
     def _shares(self) -> list[float]:
-        """The shares of the KL that the minibatches of each pass of this epoch have."""
+        """The KL's shares of the minibatches in each pass of this epoch."""
         return kl_shares(self.plan.beta_type, self.num_batches, self.epochs_done, self.plan.num_epochs)
 
     def _with_kl(self, shares: list[float]) -> list[bool]:
-        """Tell in which minibatches the KL is computed: where it counts, and in the first, to be reported."""
+        """Tell in which minibatches the KL is computed: in the first, for the metrics, and where its share matters."""
         return [i == 0 or share * self.plan.temperature > NEGLIGIBLE for i, share in enumerate(shares)]
 
     def _measure(self, totals: Tensor, num_with_kl: int, start: float) -> Epoch:
@@ -194,7 +195,7 @@ class Training:
         return Epoch(self.epochs_done, nll, kl, elbo, accuracy, scores[0], scores[1], time.perf_counter() - start)
 
     def _validate(self, validation: Split) -> tuple[float, float]:
-        """Score the posterior predictive, of replicas their mixture: accuracy in 0..1 and NLL in nats per example."""
+        """Score the posterior predictive (replicas: their mixture): accuracy in 0..1 and NLL in nats per example."""
         predictions = [
             predict(network, self.likelihood, validation.images, self.plan.num_validation_samples, streams.validation())
             for network, streams in zip(self.network.replicas(), self.streams, strict=True)

@@ -1,4 +1,4 @@
-"""From the posterior learnt on one task to the prior and the start of the next."""
+"""Transfer: the posterior of one task becomes the prior, and the start, of the next."""
 
 import dataclasses
 import itertools
@@ -19,9 +19,9 @@ from bbb.inference.step import Plan
 from bbb.inference.training import Streams, Training
 from bbb.networks import BayesianNetwork
 
-INFLATIONS = (1.0, 10.0, 100.0)  # what auto chooses from
+INFLATIONS = (1.0, 10.0, 100.0)  # the candidates of prior_inflation=auto
 NUM_FOLDS = 2
-SHORTENED = 4  # a choice trains for a quarter of the epochs
+SHORTENED = 4  # trainings that choose an inflation have a quarter of the epochs
 
 
 def prepare(
@@ -33,23 +33,24 @@ def prepare(
     start: Start = "prior",
     max_std: float = math.inf,
 ) -> tuple[BayesianNetwork, WeightDistribution]:
-    """Make the posterior of a source task the prior of the next, and start there.
+    """Make the source task's posterior the prior of the target task, and choose where to start.
 
     Args:
         source: the network trained on the source task.
         fresh: a network at its random start, with the layers of the target task.
-        head_prior: prior of a fresh last layer, which then starts at mean zero, as wide as that of ``fresh``; None to
-            keep the source's head.
+        head_prior: prior of a fresh last layer. This layer starts at mean zero, with the standard deviations of
+            ``fresh``. None keeps the source's head.
         inflation: factor on the variances of the source's posterior (see
             :meth:`bbb.distributions.WeightDistribution.widened`).
-        floor: standard deviation added to it, in quadrature.
+        floor: standard deviation added to the source's, in quadrature.
         start: where the posterior starts. ``prior``: at the prior. ``narrow``: at the prior, but no weight wider than
             ``max_std``, since a wide prior makes a noisy start and standard deviations shrink slowly. ``random``: at
             ``fresh``.
-        max_std: standard deviation.
+        max_std: the largest standard deviation at the start, under ``narrow``.
 
     Returns:
-        The network to train and its prior. At the prior, log q - log p is zero for every draw but for a fresh head.
+        The network to train and its prior. Started at the prior, log q - log p is zero for every draw, except for a
+        fresh head.
 
     Raises:
         ValueError: unknown start.
@@ -88,7 +89,7 @@ def choose_inflation(
         create: makes the network and the prior for an inflation.
         likelihood: p(y | outputs).
         plan: how the run itself will train.
-        seed: of the folds and of the noise, which all candidates share.
+        seed: seed of the folds and of the noise; all candidates share both.
         on_step: called after each step with the number done and the number in all.
         candidates: the inflations to try.
 
@@ -121,11 +122,11 @@ def choose_inflation(
 def source_error(
     network: BayesianNetwork, source: BayesianNetwork, test: Split, num_samples: int, generator: torch.Generator
 ) -> float:
-    """Measure what a network has kept of its source task: the test error of its hidden layers under the source's head.
+    """Measure forgetting: the test error on the source task, with the network's hidden layers and the source's head.
 
     Args:
         network: the network after training on the target task.
-        source: the network before it.
+        source: the network before that training.
         test: the source task's test set.
         num_samples: draws of the weights.
         generator: source of the draws.
@@ -141,7 +142,7 @@ def source_error(
 
 
 def _at_zero(head: WeightDistribution) -> WeightDistribution:
-    """Move a fresh head to mean zero: with few images, its random weights would be a noise that is never unlearnt."""
+    """Move a fresh head to mean zero, since training on few images would not remove the noise of random weights."""
     base = head.base if isinstance(head, FlowedGaussian) else head
     if not isinstance(base, Gaussian):
         raise ValueError(f"head: a {type(head).__name__} cannot be moved; it must be Gaussian, with flows or without")
@@ -151,7 +152,7 @@ def _at_zero(head: WeightDistribution) -> WeightDistribution:
 
 
 def _folds(train: Split, generator: torch.Generator) -> Tensor:
-    """Deal the images of each class to the folds at random ``(N,)``, in turn, so that folds have classes alike."""
+    """Assign images to folds at random ``(N,)``, so that each fold has nearly the same number of each class."""
     order = torch.randperm(len(train), generator=generator)
     by_class = order[train.labels.cpu()[order].argsort(stable=True)]
     fold = torch.empty(len(train), dtype=torch.int64)

@@ -14,15 +14,15 @@ from bbb.networks.layout import Layer, layer_dims, num_weights, unflatten
 class BayesianNetwork(nn.Module):
     """An architecture with a distribution over its weights, and nothing else.
 
-    Weights are drawn as flat vectors ``(S, D)``, viewed as layers, and passed to a pure forward function, so that S
-    draws are one batched matrix product and no KL hides in a layer between calls.
+    Weights are drawn as flat vectors ``(S, D)``, viewed as layers, and passed to a pure forward function, so S
+    draws are one batched matrix product. No layer stores a KL between calls.
 
     Args:
         architecture: the network.
         posterior: distribution over its weights.
 
     Raises:
-        ValueError: the posterior has another number of weights than the architecture.
+        ValueError: the posterior and the architecture have different numbers of weights.
     """
 
     def __init__(self, architecture: Architecture, posterior: WeightDistribution) -> None:
@@ -38,7 +38,7 @@ class BayesianNetwork(nn.Module):
         return unflatten(w, self.architecture.shapes)
 
     def centre_layers(self) -> list[Layer]:
-        """View the posterior's centre (its mean, where it has no flows) as layers of a single draw, S = 1."""
+        """View the posterior's centre (its mean, if it has no flows) as layers of a single draw, S = 1."""
         return self.layers(self.posterior.centre.unsqueeze(0))
 
     def split_head(self) -> tuple[WeightDistribution, WeightDistribution]:
@@ -47,18 +47,18 @@ class BayesianNetwork(nn.Module):
 
     @property
     def num_replicas(self) -> int | None:
-        """R, where the posterior stands for R independent networks; None for a single one."""
+        """R, if the posterior stands for R independent networks; None for a single one."""
         return self.posterior.shape[0] if len(self.posterior.shape) > 1 else None
 
     def replicas(self) -> list["BayesianNetwork"]:
-        """Copy the R networks that this one stands for, or give the one that it is."""
+        """Copy the R networks that this one stands for; a single network is returned as it is."""
         if not isinstance(self.posterior, Gaussian) or self.num_replicas is None:
             return [self]
         return [BayesianNetwork(self.architecture, posterior) for posterior in self.posterior.replicas()]
 
     @classmethod
     def stacked(cls, networks: Sequence["BayesianNetwork"]) -> "BayesianNetwork":
-        """Make one network of R with Gaussian posteriors, which trains them as one batched model.
+        """Stack R networks with Gaussian posteriors into one, which trains them as one batched model.
 
         Raises:
             ValueError: a posterior is not Gaussian.
@@ -76,7 +76,7 @@ def initial_network(
     num_flows: int = 0,
     flow: FlowName = "planar",
 ) -> BayesianNetwork:
-    """Create a network with a Gaussian posterior, or a flow of one for each layer, ready to be trained.
+    """Create a network to train, with a Gaussian posterior, or with flows on it for each layer.
 
     Means start as a ReLU network's weights do, N(0, 2 / fan_in) (He et al. 2015, arXiv 1502.01852); biases at 0.
 

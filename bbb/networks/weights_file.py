@@ -1,6 +1,6 @@
-"""Weights files: a posterior as safetensors, with the layout in the metadata and a checksum of all it holds.
+"""Weights files: a posterior as safetensors, with the layout in the metadata and a checksum of the content.
 
-Damage is refused, and nothing here can execute what it reads.
+Damaged files are refused. Reading a file never executes code from it.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ DTYPES = (torch.float32, torch.float64)
 
 
 class WeightsError(InputError):
-    """A weights file that is not there, is damaged, or holds another network than is wanted."""
+    """A weights file that is missing or damaged, or holds a different network than expected."""
 
 
 def save_weights(path: Path, network: BayesianNetwork, about: Mapping[str, Any] | None = None) -> None:
-    """Write a network's posterior, aside and then renamed, so that no half-written file is ever seen.
+    """Write a network's posterior to a temporary file, then rename it, so that nobody reads half a file.
 
     Args:
         path: the file to make or replace.
-        network: its posterior and its layer sizes are written; an MLP.
-        about: whatever else a reader should know, such as the classes; values must be fit for JSON.
+        network: an MLP; its posterior and its layer sizes are written.
+        about: further metadata, such as the classes; the values must fit into JSON.
     """
     if not isinstance(network.architecture, MLP):
         raise ValueError(f"network: the file format holds an MLP, not a network of {network.architecture}")
@@ -51,14 +51,14 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
 
     Args:
         path: a file that :func:`save_weights` wrote.
-        device: where the network shall live.
+        device: the device to load the network to.
 
     Returns:
         The network, and what the file tells about it: ``sizes``, ``flow``, ``num_flows``, ``num_replicas`` and what was
         passed as ``about``.
 
     Raises:
-        WeightsError: the file is not there, is not of this format, is damaged, or holds values that are not finite.
+        WeightsError: the file is missing, damaged, not of this format, or holds values that are not finite.
     """
     about, tensors = _read(path)
     try:
@@ -83,7 +83,7 @@ def load_weights(path: Path, device: torch.device | None = None) -> tuple[Bayesi
 def _blank(
     architecture: MLP, num_flows: int, flow: FlowName | None, num_replicas: int, tensors: Mapping[str, Tensor]
 ) -> BayesianNetwork | None:
-    """Make a network to load tensors into; None where they are too few for it, since it might not fit the memory."""
+    """Make a network to load tensors into; None if they are too few for it, since it might exceed the memory."""
     shapes, flow = architecture.shapes, flow or "planar"
     needed = num_replicas * (2 * num_weights(shapes) + num_flows * num_flow_parameters(shapes, flow))
     dtypes = {value.dtype for value in tensors.values()}
@@ -112,7 +112,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """Compute the SHA-256 of metadata and tensors, in whatever order and with whatever blanks a file holds them."""
+    """Compute the SHA-256 of metadata and tensors, whatever their order and white space in the file."""
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]

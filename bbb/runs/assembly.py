@@ -1,4 +1,4 @@
-"""From settings to what a run is made of: data, source, network and prior.
+"""Assemble a run from its settings: data, source, network and prior.
 
 What :func:`assemble` loads and checks, before any work starts, is what the run then trains on.
 """
@@ -32,7 +32,7 @@ from bbb.system import DeviceError, memory
 
 _STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation", "source", "inflation")
 _STREAMS_OF_SPLIT = ("split", "fraction")
-_TASK = ("dataset", "digits", "rotation")  # what a weights file tells of its task
+_TASK = ("dataset", "digits", "rotation")  # the keys of the task, in a weights file
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Source:
     Attributes:
         record: the path of its weights file and the file's SHA-256.
         network: the network in it.
-        about: what the file tells of its task.
-        test: the test set of that task, under ``prior=posterior``; None where the file does not tell what it was.
+        about: the file's metadata, with its task.
+        test: the test set of that task, under ``prior=posterior``; None if the file does not name the task.
     """
 
     record: dict[str, str]
@@ -63,11 +63,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Assembly:
-    """What a run is made of, loaded and checked.
+    """The parts of a run, loaded and checked.
 
     Attributes:
         settings: the configuration.
-        device: where everything is, and is computed.
+        device: the device of the data and of all computation.
         task: the data.
         architecture: the network.
         likelihood: p(y | outputs).
@@ -82,10 +82,10 @@ class Assembly:
     source: Source | None
 
     def network_and_prior(self, inflation: float = 1.0) -> tuple[BayesianNetwork, WeightDistribution]:
-        """Create the network, at its start, and its prior.
+        """Create the network, at the start of training, and its prior.
 
         Args:
-            inflation: factor on the variances of a source's posterior that is the prior.
+            inflation: factor on the variances of the source's posterior, where it is the prior.
         """
         settings, source = self.settings, self.source
         flows = settings.num_flows, settings.flow
@@ -112,7 +112,7 @@ class Assembly:
         return generator(self.settings, stream, device, replica)
 
     def _prior(self, dim: int) -> WeightDistribution:
-        """Create the prior over ``dim`` weights, where it is not a posterior."""
+        """Create the prior over ``dim`` weights, for a ``prior`` other than ``posterior``."""
         settings = self.settings
         if settings.prior == "gaussian":
             return gaussian_prior(dim, settings.prior_std, self.device)
@@ -121,16 +121,16 @@ class Assembly:
 
 
 def assemble(settings: Settings, device: torch.device, started_with: Mapping[str, str] | None = None) -> Assembly:
-    """Load what settings name, and find out whether it is sound and fits together.
+    """Load the data and the source that settings name, and check that everything fits together.
 
     Args:
         settings: the configuration.
         device: where to compute.
-        started_with: the record of the source that a resumed run was started with; it must be the same.
+        started_with: for a resumed run, the record of its source at the start; the source must be unchanged.
 
     Raises:
-        bbb.system.InputError: the data, the pretrained weights or the memory will not do; the message says which, and
-            what to do.
+        bbb.system.InputError: the data or the pretrained weights cannot be used, or the memory is too small; the
+            message says which, and what to do.
     """
     task = load_task(settings, device)
     sizes = (task.train.images.shape[1], *[settings.num_hidden] * settings.num_layers, len(settings.digits))
@@ -147,7 +147,7 @@ def load_task(settings: Settings, device: torch.device) -> Task:
     """Load the data, keep the wanted classes, hold out validation, then keep the wanted share of the training set.
 
     Raises:
-        bbb.data.DataError: the data are not there or damaged, or leave nothing to train on.
+        bbb.data.DataError: the data are missing or damaged, or leave nothing to train on.
     """
     train, test = load(settings.dataset, data_root(settings.data_dir))
     train, test = (rotate(select(split, settings.digits), settings.rotation) for split in (train, test))
@@ -171,7 +171,7 @@ def source_record(pretrained: str) -> dict[str, str]:
 
 
 def stream_seed(settings: Settings, stream: str, replica: int = 0) -> int:
-    """Derive the seed of one random stream, independent of the others; that of a replica is as with seed + replica."""
+    """Derive the seed of one random stream, independent of the others; a replica has the stream of seed + replica."""
     seed = settings.seed + replica
     if stream in _STREAMS_OF_SPLIT and settings.split_seed is not None:
         seed = settings.split_seed
@@ -189,9 +189,9 @@ def _load_source(
     """Load the weights that the key ``pretrained`` names, if it names any.
 
     Raises:
-        bbb.runs.ResultsError: there are no such weights, or they are others than the run was started with.
+        bbb.runs.ResultsError: the weights are missing, or differ from those at the start of the run.
         bbb.networks.WeightsError: they are damaged, or hold replicas.
-        bbb.data.DataError: the data of their task are not there or damaged.
+        bbb.data.DataError: the data of their task are missing or damaged.
     """
     if settings.pretrained is None:
         return None
@@ -213,10 +213,10 @@ def _load_source(
 def _load_source_test(
     settings: Settings, path: Path, network: BayesianNetwork, about: Mapping[str, Any]
 ) -> Split | None:
-    """Load the test set of the source's task; None where its weights file does not tell what it was.
+    """Load the test set of the source's task; None if its weights file does not name the task.
 
     Raises:
-        bbb.data.DataError: the data are not there or damaged.
+        bbb.data.DataError: the data are missing or damaged.
         bbb.networks.WeightsError: the weights are not for images of that size.
     """
     if not {"dataset", "digits"} <= about.keys():
@@ -232,7 +232,7 @@ def _load_source_test(
 
 
 def _same_source(pretrained: str, started_with: Mapping[str, str]) -> dict[str, str]:
-    """Find the weights that a resumed run was started with: where they were, else under the name ``pretrained``."""
+    """Find the weights that a resumed run was started with: at their old path, else by the name ``pretrained``."""
     for name in (started_with["weights"], pretrained):
         with contextlib.suppress(ResultsError):
             record = source_record(name)
@@ -245,7 +245,7 @@ def _same_source(pretrained: str, started_with: Mapping[str, str]) -> dict[str, 
 
 
 def _check_about(path: Path, network: BayesianNetwork, about: Mapping[str, Any]) -> None:
-    """Refuse what weights tell of their task if no run of ours could have written it: it may come from anyone."""
+    """Refuse metadata that no run of this project could have written: the file may come from anyone."""
     wrong = [key for key in _TASK if key in about and not Settings.accepts(key, about[key])]
     if not wrong and "digits" in about and len(about["digits"]) != network.architecture.num_outputs:
         wrong = ["digits"]
@@ -281,10 +281,10 @@ def _check_memory(settings: Settings, architecture: Architecture, device: torch.
 
 
 def _check_layout(settings: Settings, source: Source, architecture: Architecture, keeps_head: bool) -> None:
-    """Refuse a source whose layers, but for a head that is not kept, or whose flows are not those configured.
+    """Refuse a source whose layers (except a head that is not kept) or flows differ from those configured.
 
     Raises:
-        bbb.networks.WeightsError: they are not.
+        bbb.networks.WeightsError: they differ.
     """
     own_flows = source.about["flow"], source.about["num_flows"]
     wanted_flows = (settings.flow, settings.num_flows) if settings.num_flows else (None, 0)
@@ -301,5 +301,5 @@ def _check_layout(settings: Settings, source: Source, architecture: Architecture
 
 
 def _layout(architecture: Architecture, flow: str | None, num_flows: int) -> str:
-    """Put what must agree between weights and a configuration into words."""
+    """Describe what must agree between weights and a configuration."""
     return f"{architecture} and {num_flows} {flow} flows" if num_flows else str(architecture)

@@ -1,4 +1,4 @@
-"""The state of a training on disk: tensors and plain data, with a checksum; nothing here can execute what it reads."""
+"""The state of a training on disk: tensors and plain data, with a checksum; reading it never executes code."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ class StateError(InputError):
 
 
 def save_state(path: Path, state: Mapping[str, object]) -> None:
-    """Write the state of a training, aside and then renamed.
+    """Write the state of a training to a temporary file, then rename it.
 
     Args:
         path: the file to make or replace.
@@ -49,5 +49,5 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
         raise StateError(f"{path}: damaged, its checksum is not that of its content; {_INSTEAD}")
     try:
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError):  # a checksum is no proof of origin
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError):  # a checksum can be forged
         raise StateError(f"{path}: not a checkpoint, it holds what is not plain data; {_INSTEAD}") from None

@@ -1,7 +1,7 @@
 """The layout of ``results/``: a folder for each experiment, in it a numbered folder for each run.
 
 Beside the run folders lie ``log.txt``, ``weights.safetensors`` and ``training.png`` of the last completed run. They are
-links through ``latest``, a link to that run's folder, so that all three change in one move.
+links through ``latest``, a link to that run's folder, so that all three change at once.
 """
 
 import json
@@ -23,12 +23,12 @@ WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
 RESUMABLE = "with resume=True goes on from the last checkpoint"  # what the command of a stopped run does
 PUBLISHED = ("log.txt", WEIGHTS, "training.png")
-_MAY_CHANGE = ("data_dir", "checkpoint_minutes")  # of a run that is resumed
-_OPTIONS_OF_OLD = ("resume",)  # keys that configurations held before they became options of a command
+_MAY_CHANGE = ("data_dir", "checkpoint_minutes")  # when a run is resumed
+_OPTIONS_OF_OLD = ("resume",)  # old configurations hold these keys; now they are options of a command
 
 
 class ResultsError(InputError):
-    """A results folder that cannot be written, or a run that is not there."""
+    """A results folder that cannot be written, or a run that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Run:
 
 
 class OpenRun:
-    """The folder of a run at work, which this process has to itself; made by :func:`open_run`.
+    """The folder of a run in progress, locked by this process; made by :func:`open_run`.
 
     Attributes:
         experiment: the folder of the experiment.
         folder: the run's folder; None before :meth:`make`.
-        is_resumed: whether the folder is that of an unfinished run, with its checkpoint.
+        is_resumed: whether the folder belongs to an unfinished run, with its checkpoint.
     """
 
     def __init__(self, experiment: Path) -> None:
@@ -56,11 +56,11 @@ class OpenRun:
         self._claim: FileLock | None = None
 
     def resume(self, config: Mapping[str, Any]) -> None:
-        """Claim the last unfinished run with a configuration.
+        """Lock the folder of the last unfinished run with a configuration.
 
         Raises:
             ResultsError: there is none (see :func:`find_unfinished`), or another process has just ended it.
-            bbb.system.BusyError: another process is at work on it.
+            bbb.system.BusyError: another process is working on it.
         """
         folder = find_unfinished(self.experiment, config)
         self._claim = lock(folder)
@@ -71,7 +71,7 @@ class OpenRun:
         self.folder, self.is_resumed = folder, True
 
     def make(self) -> Path:
-        """Return the run's folder: the one that is resumed, else a new one, which gets the next number.
+        """Return the run's folder: the one of the resumed run, else a new one with the next number.
 
         Raises:
             bbb.system.StorageError: it cannot be made.
@@ -84,7 +84,7 @@ class OpenRun:
         return self.folder
 
     def complete(self) -> None:
-        """Remove what only a run that may yet be resumed needs, once its result is recorded."""
+        """Remove the checkpoint and the lock file, once the result is recorded."""
         if self.folder is not None:
             finish(self.folder)
 
@@ -95,7 +95,7 @@ class OpenRun:
             self.folder = None
 
     def close(self) -> None:
-        """Give up the claim; a run without a checkpoint has nothing to be resumed from."""
+        """Release the lock; without a checkpoint, remove the lock file too, as nothing can be resumed."""
         if self.folder is not None and not (self.folder / CHECKPOINT).exists():
             finish(self.folder)
         if self._claim is not None:
@@ -109,7 +109,7 @@ def open_run(experiment_name: str) -> Iterator[OpenRun]:
     Nothing is written before :meth:`OpenRun.make` or :meth:`OpenRun.resume`.
 
     Raises:
-        ResultsError: a link in the way leads out of ``results/``.
+        ResultsError: a link in the path leads out of ``results/``.
     """
     run = OpenRun(experiment_folder(experiment_name))
     try:
@@ -122,7 +122,7 @@ def experiment_folder(experiment_name: str) -> Path:
     """Return the folder of an experiment.
 
     Raises:
-        ResultsError: a link in the way leads out of ``results/``.
+        ResultsError: a link in the path leads out of ``results/``.
     """
     root = Path(RESULTS)
     folder = root / experiment_name
@@ -132,10 +132,10 @@ def experiment_folder(experiment_name: str) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Try whether a run folder could be made, and leave nothing behind.
+    """Check that a run folder can be made, and leave nothing behind.
 
     Raises:
-        ResultsError: it could not.
+        ResultsError: it cannot be made.
     """
     existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     try:
@@ -149,9 +149,9 @@ def check_writable(folder: Path) -> None:
 
 
 def publish(run_folder: Path) -> None:
-    """Make a completed run the one whose files are found in the experiment's folder, in one move.
+    """Show the files of a completed run in the experiment's folder, in one atomic step.
 
-    Where the file system knows no links, the files are copied instead, each in one move.
+    On a file system without links, the files are copied instead, each in one atomic step.
     """
     experiment = run_folder.parent
     try:
@@ -165,7 +165,7 @@ def publish(run_folder: Path) -> None:
 
 
 def find_weights(pretrained: str) -> Path:
-    """Find the weights that the key ``pretrained`` means.
+    """Find the weights that the key ``pretrained`` names.
 
     Args:
         pretrained: a weights file, a run folder, or the name of an experiment, whose last completed run is taken.
@@ -185,17 +185,17 @@ def find_weights(pretrained: str) -> Path:
 
 
 def find_unfinished(experiment: Path, config: Mapping[str, Any]) -> Path:
-    """Find the last run of an experiment that was stopped, or is at work, with a configuration.
+    """Find the last run with a configuration that was stopped or is in progress, in an experiment.
 
     Args:
         experiment: the experiment's folder.
-        config: what the run was started with, but for where things are.
+        config: the configuration of the run; ``data_dir`` and ``checkpoint_minutes`` may differ.
 
     Returns:
         The run's folder.
 
     Raises:
-        ResultsError: there is none, or all had another configuration; the message tells in what the last one differs.
+        ResultsError: there is none, or all had another configuration; the message says how the last one differs.
     """
     stopped = [run for run in find_runs(experiment) if run.folder.parent == experiment and _is_unfinished(run)]
     if not stopped:
@@ -211,7 +211,7 @@ def find_unfinished(experiment: Path, config: Mapping[str, Any]) -> Path:
 
 
 def finish(run_folder: Path) -> None:
-    """Remove what only a run that may yet be resumed needs: its checkpoint, then the claim on its folder."""
+    """Remove what only resuming needs: the checkpoint, then the lock file of the folder."""
     (run_folder / CHECKPOINT).unlink(missing_ok=True)
     (run_folder / LOCK).unlink(missing_ok=True)
 
@@ -239,7 +239,7 @@ def _order(path: Path) -> tuple[str, int]:
 
 
 def _read_run(folder: Path) -> Run | None:
-    """Read a run's record; None where it is being written at this moment or is damaged."""
+    """Read a run's record; None if it is being written at this moment or is damaged."""
     try:
         record = json.loads((folder / "run.json").read_text())
         config = json.loads((folder / "config.json").read_text())
@@ -252,7 +252,7 @@ def _read_run(folder: Path) -> Run | None:
 
 
 def _next_folder(experiment: Path) -> Path:
-    """Make the folder with the number after the largest one there is; other processes may be doing the same."""
+    """Make the folder with the number after the largest one; other processes may be doing the same."""
     number = max((int(path.name) for path in experiment.iterdir() if path.name.isdigit()), default=0)
     while True:
         number += 1

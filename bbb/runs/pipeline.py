@@ -1,4 +1,4 @@
-"""One run, from what it is made of to its result. Needs no Sacred: a notebook can call :func:`run`."""
+"""One run, from its assembly to its result. It needs no Sacred: a notebook can call :func:`run`."""
 
 import io
 import statistics
@@ -35,12 +35,12 @@ from bbb.system import ALONE, Group, StoppedError, write_aside
 
 @dataclass(frozen=True)
 class Result:
-    """What an experiment found; errors and ECE in %, NLL in nats per example, ELBO in nats per training example.
+    """The result of a run; errors and ECE in %, NLL in nats per example, ELBO in nats per training example.
 
-    ``seconds`` counts training, validation and testing, over all parts of a run that was resumed. Of several replicas,
-    the test scores are those of their ensemble, ``elbo``, ``kl`` and ``test_error_mean_weights`` are means, and
-    ``replicas`` has each one's own. Under ``prior=posterior``, ``prior_inflation`` is the factor used, and
-    ``source_error`` what the hidden layers still reach on the source's test set under the source's head.
+    ``seconds`` counts training, validation and testing, over all parts of a run that was resumed. With replicas, the
+    test scores are those of the ensemble; ``elbo``, ``kl`` and ``test_error_mean_weights`` are means over replicas; and
+    ``replicas`` holds the scores of each. Under ``prior=posterior``, ``prior_inflation`` is the factor used, and
+    ``source_error`` is the error of the hidden layers on the source's test set under the source's head.
     """
 
     test_error: float
@@ -57,7 +57,7 @@ class Result:
     replicas: list[dict[str, float]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary, without what does not apply."""
+        """Return the result as a dictionary, without the scores that do not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -75,23 +75,24 @@ def run(
     """Train and evaluate.
 
     Args:
-        assembly: what the run is made of.
+        assembly: the parts of the run.
         folder: where ``log.txt``, ``weights.safetensors`` and ``training.png`` go, and a checkpoint, which stays until
-            :meth:`bbb.runs.OpenRun.complete` says that the result is safe too; None to leave no files.
+            the result is recorded too (see :meth:`bbb.runs.OpenRun.complete`); None to write no files.
         state: the checkpoint from which to go on (see :func:`bbb.runs.load_progress`).
-        on_choice: called after each step of choosing ``prior_inflation=auto``, with the number done and that of all.
+        on_choice: called after each step of choosing ``prior_inflation=auto``, with the number done and in all.
         on_step: the same while training.
-        on_epoch: called with what each epoch measured, first with those before a resumption.
-        should_stop: asked after each step; where it says so, the state is saved and the run ends by an exception.
-        group: the processes that train together; all call this function, and the first alone validates, tests and has a
+        on_epoch: called with the metrics of each epoch; a resumed run starts with those of the earlier epochs.
+        should_stop: called after each step; if it returns True, the state is saved and an exception ends the run.
+        group: the processes that train together; all call this function; only the first validates, tests and has a
             folder.
 
     Returns:
-        The scores on the test set, which is used here, once, after training; None but in the first of a group.
+        The scores on the test set, which is used only here, once, after training; None in all processes of
+        a group but the first.
 
     Raises:
         bbb.inference.DivergedError: the loss became NaN or infinite.
-        bbb.system.StoppedError: ``should_stop`` said so, in any process of the group.
+        bbb.system.StoppedError: ``should_stop`` returned True in any process of the group.
         bbb.system.LostError: another process of the group is gone.
     """
 
@@ -129,14 +130,14 @@ def run(
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure aside and move it into place."""
+    """Write a figure to a temporary file, then rename it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120, format="png")
     write_aside(path, buffer.getvalue())
 
 
 def _choose_inflation(assembly: Assembly, on_step: Callable[[int, int], None]) -> float:
-    """The factor on the variances of a posterior that is the prior: as configured, or chosen on the training data."""
+    """Return the inflation of a prior that is a posterior: as configured, or chosen on the training data."""
     settings = assembly.settings
     if settings.prior != "posterior":
         return 1.0
@@ -148,7 +149,7 @@ def _choose_inflation(assembly: Assembly, on_step: Callable[[int, int], None]) -
 
 
 def _source_error(assembly: Assembly, network: BayesianNetwork) -> float | None:
-    """What is left of the source task, where the weights file tells what it was."""
+    """Measure the error on the source task; None if the weights file does not name that task."""
     source = assembly.source
     if source is None or source.test is None:
         return None

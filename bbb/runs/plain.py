@@ -1,4 +1,4 @@
-"""Configurations as plain data: numbers, texts, lists of them, True, False and None, and nothing that could run."""
+"""Configurations as plain data: numbers, texts, lists of them, True, False and None, and nothing executable."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ def load_file(path: Path) -> dict[str, Any]:
 
 
 def check_plain(key: str, value: Any) -> None:
-    """Refuse what is not a number, a text, a list of such, True, False or None.
+    """Refuse a value that is not a number, a text, a list of these, True, False or None.
 
     Raises:
         SettingsError: it is something else.
@@ -45,16 +45,16 @@ def check_plain(key: str, value: Any) -> None:
 
 
 def check_text(key: str, text: str) -> None:
-    """Refuse a value of the command line that is not plain (see :func:`check_plain`) where Python can read it.
+    """Refuse a value of the command line that Python reads as something not plain (see :func:`check_plain`).
 
     Raises:
-        SettingsError: it is not.
+        SettingsError: it is not plain.
     """
     check_plain(key, read_value(key, text))
 
 
 def read_value(key: str, text: str) -> Any:
-    """Read a value of the command line: what Python can read is that, the rest is a text.
+    """Read a value of the command line as a Python literal, or, if it is none, as a text.
 
     Raises:
         SettingsError: it is nested too deeply.

@@ -10,7 +10,7 @@ from bbb.inference import Epoch
 
 TRAIN, VALIDATION = "#0072B2", "#D55E00"  # Okabe and Ito's palette: distinct to colour-blind readers
 PALETTE = (TRAIN, VALIDATION, "#009E73", "#CC79A7", "#E69F00")
-LINES = dict(zip(PALETTE, ("-", "--", "-.", ":", "-"), strict=True))  # to be told apart where they lie on each other
+LINES = dict(zip(PALETTE, ("-", "--", "-.", ":", "-"), strict=True))  # so that lines that overlap can be told apart
 MARKERS = dict(zip(PALETTE, "os^Dv", strict=True))
 
 
@@ -18,7 +18,7 @@ def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
     """Draw accuracy, NLL and KL against epochs, for training and validation.
 
     Args:
-        epochs: what each epoch measured.
+        epochs: the metrics of each epoch.
         title: what was trained.
 
     Returns:

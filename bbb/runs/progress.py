@@ -15,13 +15,13 @@ from bbb.system import StoppedError, write_aside
 
 
 class Progress:
-    """A training whose state is saved: at its start, after each epoch, at times within one, and where it is stopped.
+    """A training whose state is saved: at the start, after each epoch, at intervals within one, and when stopped.
 
     Args:
         process: the training.
         folder: the run's folder, or None to save nothing.
         about: what was chosen before training, and is needed to resume: ``prior_inflation`` and ``source``.
-        minutes: after how many the state is saved within an epoch.
+        minutes: the interval at which the state is saved within an epoch.
     """
 
     def __init__(self, process: Training, folder: Path | None, about: Mapping[str, Any], minutes: float) -> None:
@@ -30,10 +30,10 @@ class Progress:
         self.saved_at = time.monotonic()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go to where a checkpoint was saved.
+        """Restore the state of a checkpoint.
 
         Raises:
-            bbb.runs.StateError: the checkpoint is that of another training.
+            bbb.runs.StateError: the checkpoint belongs to another training.
         """
         try:
             self.process.load_state_dict(state)
@@ -43,7 +43,7 @@ class Progress:
             raise StateError(f"{where}: the checkpoint of another training") from None
 
     def save(self) -> None:
-        """Save the state, and then the log: a line is written for epochs that are safe."""
+        """Save the state, then the log, so that the log has only epochs whose state is saved."""
         if self.folder is not None:
             state = {**self.process.state_dict(), **self.about, "history": [asdict(epoch) for epoch in self.history]}
             save_state(self.folder / CHECKPOINT, state)
@@ -55,12 +55,12 @@ class Progress:
         """Train to the end.
 
         Args:
-            on_epoch: called with what each epoch measured, first with those before a resumption.
+            on_epoch: called with the metrics of each epoch; a resumed run starts with those of the earlier epochs.
             on_step: called after each step with the number done and the number in all; may raise
                 :class:`bbb.system.StoppedError`.
 
         Returns:
-            What all epochs measured.
+            The metrics of all epochs.
         """
         for epoch in self.history:
             on_epoch(epoch)
@@ -98,7 +98,7 @@ def load_progress(folder: Path | None, device: torch.device) -> dict[str, Any]:
 
 
 def describe(epoch: Epoch, num_epochs: int) -> str:
-    """Put what an epoch measured into one readable line."""
+    """Format the metrics of an epoch as one line."""
     line = (
         f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs} | train {100 * epoch.train_accuracy:.2f} %, "
         f"NLL {epoch.train_nll:.4f}, KL {epoch.train_kl:.4g}, ELBO {epoch.train_elbo:.4f}"

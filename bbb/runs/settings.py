@@ -1,4 +1,4 @@
-"""Every key of a configuration: its type, unit and range; the one place where a configuration is judged.
+"""Every key of a configuration: its type, unit and range. A configuration is checked only here.
 
 Defaults and explanations for users are in ``configs/default.yaml``, which has exactly these keys.
 """
@@ -23,7 +23,7 @@ _RESERVED = re.compile(r"\d+|latest|\.{1,2}|_.*")
 
 
 def unknown_key(key: str) -> str:
-    """Say that a key is unknown, and which is nearest."""
+    """Say that a key is unknown, and suggest the nearest."""
     return f"{key}: unknown key{nearest(key, KEYS)}"
 
 
@@ -171,14 +171,14 @@ class Settings:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
-        """Judge a configuration.
+        """Check a configuration.
 
         Args:
             config: every key of ``configs/default.yaml``.
 
         Raises:
-            SettingsError: a key is unknown, missing, of the wrong type or out of range. One line for each, which
-                names the key, the value and what is allowed.
+            SettingsError: a key is unknown, missing, of the wrong type or out of range. The message has one line
+                for each problem, with the key, the value and what is allowed.
         """
         try:
             return cls(**config)
@@ -198,7 +198,7 @@ class Settings:
 
     @classmethod
     def _explain(cls, error: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-        if not error["loc"]:  # a rule about several keys says all itself
+        if not error["loc"]:  # the message of a rule about several keys is complete
             return error["msg"].removeprefix("Value error, ")
         key = str(error["loc"][0])
         if key not in KEYS:

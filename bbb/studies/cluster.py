@@ -1,7 +1,7 @@
-"""Making many runs at once, in the processes of a Dask cluster: of this machine, or one that is there.
+"""Make many runs at once, in the processes of a Dask cluster: a local one, or one that is already running.
 
-Each run is made by the project's own command line in the process of a worker, so that it leaves the same record as any
-other and dies with its worker. A run that failed, or whose worker died, is made once more, from its last checkpoint.
+A worker's process makes each run by the project's own command line. So the run leaves the same record as any other, and
+it ends when its worker dies. A run that failed, or whose worker died, is made once more, from its last checkpoint.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from bbb.runs import Run
 from bbb.studies.grid import Job, find_completed, log_of
-from bbb.studies.worker import TRIES, num_tries
+from bbb.studies.worker import TRIES, last_error, num_tries
 from bbb.system import InputError, num_cores
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
 
-# No web pages; its server takes any free port, since Dask warns of one that is taken, by a second grid for one.
+# No web pages. Their server still takes a port: any free one, since Dask warns if it is in use, as by a second grid.
 NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-INNOCENT = 10  # times that a run may be lost to workers that died before they began it
+INNOCENT = 10  # times that a run may be lost with a worker that died before the run began
 
 
 class ClusterError(InputError):
@@ -35,7 +35,7 @@ class ClusterError(InputError):
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that is missing: why, and where it tells more."""
+    """A run that was not completed: the reason, and the log with more."""
 
     job: Job
     reason: str
@@ -49,22 +49,22 @@ def make_runs(
     scheduler: str | None = None,
     on_end: Callable[[Job, Failure | None], None] = lambda job, failure: None,
 ) -> list[Failure]:
-    """Make runs, each once its source is there.
+    """Make runs, each after its source is completed.
 
     Args:
         todo: the runs to make; the source of each is among them or completed.
-        completed: the runs of earlier that some of them start from.
+        completed: earlier runs, from which some of them start.
         entry: the Python file whose ``command_line`` makes a run.
         scheduler: the address of a Dask scheduler, whose workers must see this folder under the same path; None for
             processes of this machine, as many as it has cores for.
         on_end: called when a run is completed or given up.
 
     Returns:
-        The runs that are missing in the end.
+        The runs that were not completed.
 
     Raises:
         ClusterError: no scheduler answers, or its workers have several threads.
-        KeyboardInterrupt: the runs at work were stopped too.
+        KeyboardInterrupt: Ctrl-C; the runs in progress were stopped too.
     """
     if not todo:
         return []
@@ -91,7 +91,7 @@ def make_runs(
 
 
 class _Queue:
-    """Runs that were handed to Dask: iterates over them as they end, with the failure where one is given up."""
+    """Runs that were submitted to Dask; iterates over them as they end, with the failure if one is given up."""
 
     def __init__(self, client: "Client", entry: Path, num_threads: int) -> None:
         from distributed import as_completed
@@ -103,9 +103,9 @@ class _Queue:
         self.errors: Counter[Job] = Counter()
 
     def add(self, placed: Job, job: Job) -> None:
-        """Hand a run to Dask: ``placed`` is the job with its source in place."""
+        """Submit a run to Dask; ``placed`` is the job with ``pretrained`` set to its source's folder."""
         log = log_of(placed)
-        if self.deaths[job] == self.errors[job] == 0:  # what is there is of an earlier grid
+        if self.deaths[job] == self.errors[job] == 0:  # an existing log is from an earlier grid
             log.unlink(missing_ok=True)
         config = dict(placed.config)
         if config["num_threads"] is None:
@@ -118,23 +118,23 @@ class _Queue:
     def __iter__(self) -> Iterator[tuple[Job, Failure | None]]:
         for future in self.ending:
             placed, job = self.jobs.pop(future)
-            if future.status == "finished" or placed in find_completed([placed]):  # its worker died after its end
+            if future.status == "finished" or placed in find_completed([placed]):  # its worker died after completing it
                 yield job, None
-            elif future.status == "lost":  # the same, but no record can be seen yet; Dask asks for the run again
+            elif future.status == "lost":  # the same, but no record is visible yet; Dask repeats the run
                 self.jobs[future] = placed, job
                 self.ending.add(future)
             elif future.status == "error" and self._may_try_again(placed, job, future.exception()):
                 self.add(placed, job)
             else:
                 log = log_of(placed)
-                reason = _reason(future.exception()) if future.status == "error" else "the scheduler is gone"
+                reason = _reason(future.exception(), log) if future.status == "error" else "the scheduler is gone"
                 yield job, Failure(job, reason, log if log.exists() else None)
 
     def _may_try_again(self, placed: Job, job: Job, error: BaseException) -> bool:
         """Tell whether a run may begin once more.
 
-        A run may begin :data:`TRIES` times, and as often may something fail before it begins. A worker that dies takes
-        along the runs that wait for it; those had not begun, and are handed out again, :data:`INNOCENT` times at most.
+        A run may begin :data:`TRIES` times, and may fail before it begins as many times. If a worker dies, the runs
+        that wait for it are lost too. They had not begun, so they are submitted again, :data:`INNOCENT` times at most.
         """
         counts, limit = (self.deaths, INNOCENT) if _is_death(error) else (self.errors, TRIES)
         counts[job] += 1
@@ -143,7 +143,7 @@ class _Queue:
 
 @contextlib.contextmanager
 def _removing_empty_folders(folders: Iterable[Path]) -> Iterator[None]:
-    """Remove folders of logs in the end, but for those that hold the log of a run that failed or was stopped."""
+    """Remove folders of logs in the end, except those with the log of a run that failed or was stopped."""
     try:
         yield
     finally:
@@ -158,8 +158,8 @@ def _is_death(error: BaseException) -> bool:
     return isinstance(error, KilledWorker)
 
 
-def _reason(error: BaseException) -> str:
-    return "its worker died" if _is_death(error) else str(error)
+def _reason(error: BaseException, log: Path) -> str:
+    return last_error(log) or "its worker died" if _is_death(error) else str(error)
 
 
 def _task(repository: Path, folder: Path) -> Callable[..., None]:
@@ -183,7 +183,7 @@ def _task(repository: Path, folder: Path) -> Callable[..., None]:
 
 
 def _shape(todo: Sequence[Job], scheduler: str | None) -> tuple[int, int]:
-    """How many workers this machine has cores for, and how many threads each may take."""
+    """Return how many workers this machine has cores for, and how many threads each may use."""
     if scheduler is not None:
         return 0, 1
     threads = max(job.config["num_threads"] or 1 for job in todo)
@@ -193,13 +193,13 @@ def _shape(todo: Sequence[Job], scheduler: str | None) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _client(scheduler: str | None, num_workers: int) -> Iterator["Client"]:
-    """Connect to a scheduler, or to one of our own with workers, which end with this context however it ends."""
+    """Connect to a scheduler, or start a local one with workers, which always end with this context."""
     from distributed import Client, LocalCluster  # here, since it takes a second to import
 
     for handler in logging.getLogger("distributed").handlers:  # some of its loggers have levels of their own
         handler.setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        with _uninterrupted():  # the workers inherit this, so that Ctrl-C reaches only us, who stop them
+        with _uninterrupted():  # the workers inherit this: Ctrl-C reaches only this process, which stops them
             if scheduler is None:
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
                 cluster = LocalCluster(
@@ -226,7 +226,7 @@ def _client(scheduler: str | None, num_workers: int) -> Iterator["Client"]:
 
 
 def _stop(cluster: "LocalCluster") -> None:
-    """Stop workers at once: a run may be killed at any instant, and goes on from its last checkpoint."""
+    """Stop workers at once; a run may be killed at any instant and continues from its last checkpoint."""
     for nanny in cluster.workers.values():
         nanny.close_gracefully()  # else it would start another worker
         if nanny.pid is not None:
@@ -236,8 +236,8 @@ def _stop(cluster: "LocalCluster") -> None:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back, here and for the processes that are started meanwhile, for as long as they live."""
-    multiprocessing.resource_tracker.ensure_running()  # would let it through again when it starts
+    """Block Ctrl-C in this context, and in the processes started in it for as long as they live."""
+    multiprocessing.resource_tracker.ensure_running()  # when it starts, it would unblock Ctrl-C
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,4 +1,4 @@
-"""What figures show of the runs they are made of, as plain data: curves, results, and the predictions of posteriors.
+"""The data that figures show of their runs: curves, results, and the predictions of posteriors.
 
 Each function takes the completed runs of a figure's arms, one for each seed, and returns the arguments of the function
 of :mod:`bbb.studies.figures` that draws them. Numbers have six digits.
@@ -29,7 +29,7 @@ from bbb.runs import WEIGHTS, Run, Settings, generator, load_task
 from bbb.system import InputError
 
 CURVES_AT = 0.1  # the fraction whose curves are shown
-ANGLE = 90.0  # degrees by which digits are turned to be something else
+ANGLE = 90.0  # degrees of rotation, after which digits are unlike the training data
 ENTROPY_BINS = 20
 NUM_UNSURE = 8
 
@@ -42,7 +42,7 @@ class Arm:
     fraction: float | None = None
 
 
-Runs = Mapping[Arm, Sequence[Run]]  # of each arm one for each seed
+Runs = Mapping[Arm, Sequence[Run]]  # for each arm, one run per seed
 
 
 def schemes(arms: Runs) -> dict[str, Any]:
@@ -132,8 +132,8 @@ class _Trust:
 
     Attributes:
         bins: share, confidence and accuracy in equal bins of confidence.
-        histograms: for each kind of input the % of its entropies in equal bins.
-        aurocs: for each kind but the first how well entropy tells it from the first.
+        histograms: for each kind of input, the % of its entropies in equal bins.
+        aurocs: for each kind except the first, how well entropy separates it from the first.
     """
 
     bins: dict[str, list[float]]
@@ -142,7 +142,7 @@ class _Trust:
 
 
 def _trust(run: Run, inputs: Mapping[str, Tensor], labels: Tensor) -> _Trust:
-    """Judge a run's predictions for several kinds of input; the first kind has the labels."""
+    """Score a run's predictions for several kinds of input; the labels belong to the first kind."""
     log_probs = [mixture(draws) for draws in _predictions(run, *inputs.values())]
     calibrated = reliability(log_probs[0], labels)
     parts = {"share": calibrated.share, "confidence": calibrated.confidence, "accuracy": calibrated.accuracy}
@@ -160,7 +160,7 @@ def _trust(run: Run, inputs: Mapping[str, Tensor], labels: Tensor) -> _Trust:
 def _predictions(run: Run, *inputs: Tensor) -> list[Tensor]:
     """Log-probabilities ``(S, N, C)`` of each of the inputs ``(N, P)`` under a run's posterior.
 
-    Those of the first, where it is the test set, are the draws that a run on the CPU was itself tested with.
+    If the first input is the test set, it gets the draws of the weights that a run on the CPU was tested with.
     """
     settings = Settings.from_config(run.config)
     network, _ = load_weights(run.folder / WEIGHTS)
@@ -179,10 +179,10 @@ def _accuracies(seeds: Sequence[Run]) -> list[list[float]]:
 
 
 def _metric(run: Run, name: str, scale: float = 1.0) -> list[float]:
-    """What a run measured after each epoch.
+    """Return a metric of a run after each epoch.
 
     Raises:
-        InputError: its record is damaged, or too old to hold this.
+        InputError: its record is damaged, or too old to hold the metric.
     """
     try:
         values = json.loads((run.folder / "metrics.json").read_text())[name]["values"]

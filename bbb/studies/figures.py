@@ -16,7 +16,7 @@ LEAST_SHARE = 0.005  # %, where the histograms of entropy are cut off: half an i
 
 
 def compare(curves: Mapping[str, Sequence[Sequence[float]]], seconds: Mapping[str, float], title: str) -> Figure:
-    """Draw validation accuracy against epochs and against seconds, as means over seeds with a band from least to most.
+    """Draw validation accuracy against epochs and against seconds, as means over seeds with a band from min to max.
 
     Args:
         curves: for each contender its accuracies in %, ``[seed][epoch]``.
@@ -39,7 +39,7 @@ def compare(curves: Mapping[str, Sequence[Sequence[float]]], seconds: Mapping[st
 def comparing_beta(
     accuracies: Mapping[str, Sequence[Sequence[float]]], elbos: Mapping[str, Sequence[Sequence[float]]], title: str
 ) -> Figure:
-    """Draw validation accuracy and negative ELBO against epochs, as means over seeds with a band from least to most.
+    """Draw validation accuracy and negative ELBO against epochs, as means over seeds with a band from min to max.
 
     Args:
         accuracies: for each scheme its validation accuracies in %, ``[seed][epoch]``.
@@ -70,9 +70,9 @@ def transfer_results(
     Args:
         finals: for each arm and fraction the results of each seed, with ``test_error`` (%) and ``test_nll`` (nats);
             drawn as means with standard errors.
-        curves: for each arm the validation accuracies in %, ``[seed][epoch]``; drawn as means, with a band from least
-            to most.
-        curves_title: what the curves are of.
+        curves: for each arm the validation accuracies in %, ``[seed][epoch]``; drawn as means, with a band from
+            minimum to maximum.
+        curves_title: what the curves show.
         title: what is compared.
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
@@ -109,15 +109,16 @@ def calibration(
     aurocs: Mapping[str, Mapping[str, Sequence[float]]],
     about: str,
 ) -> Figure:
-    """Draw a reliability diagram, and histograms of predictive entropy on digits and on what is none.
+    """Draw a reliability diagram, and histograms of predictive entropy on digits and on other images.
 
     Args:
         reliability: for each model and seed ``share``, ``confidence`` and ``accuracy`` of equal bins of confidence, in
-            0..1; drawn as means over the seeds whose bin holds a thousandth of the images, with a band from least to
-            most.
+            0..1; drawn as means over the seeds whose bin holds a thousandth of the images, with a band from minimum
+            to maximum.
         entropies: for each model and kind of input the % of inputs in equal bins of entropy from 0 to log 10 nats,
             ``[seed][bin]``.
-        aurocs: for each model and kind of input but the first, how well entropy tells it from the first, ``[seed]``.
+        aurocs: for each model and kind of input except the first, how well entropy separates it from the first,
+            ``[seed]``.
         about: what data and how many seeds.
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
@@ -175,7 +176,7 @@ def uncertainty(
     Args:
         images: square images ``[image][pixel]``, 0..255.
         labels: their classes.
-        probs: probabilities ``[seed][image][class]``, with whiskers from least to most.
+        probs: probabilities ``[seed][image][class]``, with whiskers from minimum to maximum.
         aleatoric: the expected entropy in nats, ``[seed][image]``.
         epistemic: the mutual information of label and weights in nats, ``[seed][image]``.
         title: what is shown.

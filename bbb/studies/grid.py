@@ -1,7 +1,6 @@
-"""Many runs: which there are in a grid, whether they can be made, and which are done already.
+"""The runs of a grid: list them, check that they can be made, and find those that are completed.
 
-Runs that are done are found by their configuration, whatever they are called. :mod:`bbb.studies.cluster` makes the
-others.
+Completed runs are found by their configuration, whatever their name. :mod:`bbb.studies.cluster` makes the others.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ FREE = ("experiment_name", "data_dir", "checkpoint_minutes", "num_threads", "dev
 
 
 class GridError(InputError):
-    """A grid that is not one, or runs of it that cannot be made."""
+    """A grid that is not valid, or that has runs that cannot be made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +29,8 @@ class Job:
 
     Attributes:
         config: its configuration, every key.
-        words: what is written behind ``python experiment.py with`` to make this run by hand.
-        source: the run whose weights ``pretrained`` names, where that is to be made first.
+        words: the words after ``python experiment.py with`` that make this run by hand.
+        source: the run whose weights ``pretrained`` names, if it must be made first; else None.
     """
 
     config: Mapping[str, Any]
@@ -39,7 +38,7 @@ class Job:
     source: "Job | None" = None
 
     def placed(self, source: Run | None) -> "Job":
-        """Return the same run with ``pretrained`` naming the folder of its source, where that was found."""
+        """Return the same run with ``pretrained`` set to the folder of its source, if that was found."""
         if source is None:
             return self
         config = {**self.config, "pretrained": str(source.folder)}
@@ -48,10 +47,10 @@ class Job:
 
 
 def check_grid(grid: object) -> dict[str, list[Any]]:
-    """Judge a grid: keys of the configuration, each with the list of the values that it shall take.
+    """Check a grid: keys of the configuration, each with a list of values.
 
     Raises:
-        GridError: it is not one; the message says why.
+        GridError: it is not a valid grid; the message says why.
     """
     if not isinstance(grid, Mapping) or not grid:
         raise GridError(f"grid={grid!r:.80}: must be keys with lists of values, as in {{'seed': [1, 2, 3]}}")
@@ -75,21 +74,21 @@ def expand(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def check_configs(jobs: Iterable[Job]) -> None:
-    """Judge the configurations of runs.
+    """Check the configurations of runs.
 
     Raises:
-        GridError: some cannot be; one line for each thing that is wrong.
+        GridError: some are not valid; the message has one line for each problem.
     """
     _all_right(Settings.from_config, (job.config for job in jobs))
 
 
 def check_inputs(jobs: Iterable[Job]) -> None:
-    """Load the data and weights that runs will read, to find out before anything starts whether they are sound.
+    """Load the data and weights that runs will read, to find problems before anything starts.
 
-    Runs that differ by their seed alone are tried once. Runs whose source is yet to be made are left out.
+    Runs that differ only in their seed are checked once. Runs whose source is not made yet are skipped.
 
     Raises:
-        GridError: something is missing or unsound, or results cannot be written; one line for each.
+        GridError: something is missing or damaged, or results cannot be written; the message has one line for each.
     """
     distinct = {str(sorted({**job.config, "seed": 0}.items())): job.config for job in jobs if job.source is None}
     _all_right(_check_input, distinct.values())
@@ -113,7 +112,7 @@ def _all_right(judge: Callable[[Mapping[str, Any]], object], configs: Iterable[M
 
 
 def identity(config: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells the configurations of two runs apart: all keys but :data:`FREE` and ``pretrained``, a mere name."""
+    """Return the values that identify a configuration: all keys but :data:`FREE` and ``pretrained``, a mere name."""
     compared = sorted(set(KEYS) - {*FREE, "pretrained"})
     values = [config.get(key) for key in compared]
     return tuple(str([*value]) if isinstance(value, list | tuple | dict) else value for value in values)
@@ -122,14 +121,13 @@ def identity(config: Mapping[str, Any]) -> tuple[Any, ...]:
 def find_completed(jobs: Iterable[Job]) -> dict[Job, Run]:
     """Find the completed runs with the configurations of jobs.
 
-    A run that started from weights is the wanted one if those were the same, to the last bit, as the job would start
-    from now.
+    If a run started from weights, these must equal, to the last bit, the weights that the job would start from now.
 
     Args:
-        jobs: what to look for, each after its source.
+        jobs: the jobs to look for, each after its source.
 
     Returns:
-        For each job that is done its run, the last one if there are several.
+        For each job that is done, its run; the last one if there are several.
     """
     recorded: dict[tuple[tuple[Any, ...], str | None], list[Run]] = {}
     for run in find_runs():
@@ -178,5 +176,5 @@ def log_of(job: Job) -> Path:
 
 
 def folder_of(config: Mapping[str, Any]) -> Path:
-    """Return the folder of the experiment that a configuration names, under either of its names."""
+    """Return the folder of the experiment that a configuration names, as NAME or as results/NAME."""
     return experiment_folder(Settings.from_config(config).experiment_name)

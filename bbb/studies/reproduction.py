@@ -1,8 +1,8 @@
-"""The figures of the README: the runs that each is made of, what it shows of them, and its files.
+"""The figures of the README: the runs behind each, what each shows of them, and its files.
 
-Each figure ``NAME.png`` has a ``NAME.json`` beside it with exactly what it shows, and of its runs the configurations,
-folders and results. The picture, and the table of results, are made from what the JSON file holds, so that they can be
-made again without the runs.
+Each figure ``NAME.png`` has a ``NAME.json`` beside it. This file holds exactly what the figure shows, and the
+configurations, folders and results of its runs. The picture and the table of results are made from this file, so they
+can be made again without the runs.
 """
 
 import json
@@ -13,8 +13,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+import bbb.studies.evidence as evidence
+import bbb.studies.figures as figures
 from bbb.runs import RESULTS, Run, load_file, save_figure
-from bbb.studies import evidence, figures
 from bbb.studies.evidence import Arm
 from bbb.studies.grid import FREE, Job, identity, in_order
 from bbb.studies.table import Row, summarise
@@ -32,7 +33,7 @@ FLOWS |= {"16 planar flows": {"num_flows": 16, "flow": "planar"}}
 SCHEMES = {"blundell": "blundell", "standard (1/M)": "standard", "soenderby": "soenderby", "none": "none"}
 TOY = {"dataset": "digits8x8", "num_hidden": 64, "num_epochs": 6, "steps_per_epoch": 30, "num_test_samples": 10}
 
-Arms = dict[Arm, list[Job]]  # of each arm one run for each seed
+Arms = dict[Arm, list[Job]]  # for each arm, one run per seed
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Plot:
     """A figure.
 
     Attributes:
-        name: of its files.
+        name: the name of its files.
         arms: what it compares, and the runs of each.
-        show: from the completed runs to what the figure shows, as plain data.
-        draw: from that to the figure.
+        show: turns the completed runs into what the figure shows, as plain data.
+        draw: turns that data into the figure.
     """
 
     name: str
@@ -75,12 +76,12 @@ class _Maker:
 
 
 def figures_folder(fast: bool) -> Path:
-    """Return where the figures go; those of toy size never take the place of the others."""
+    """Return the folder of the figures; those of toy size have their own and never replace the others."""
     return Path(RESULTS) / "reproduce-fast" if fast else Path("figs")
 
 
 def plots(fast: bool, configs: Path) -> list[Plot]:
-    """List the figures with their runs; those of the longest come first, so that no core is idle at the end.
+    """List the figures with their runs; figures with the longest come first, so that no core is idle at the end.
 
     Args:
         fast: at toy size, on the embedded digits, in a minute or two.
@@ -147,21 +148,21 @@ def draw(plot: Plot, completed: Mapping[Job, Run], where: Path) -> None:
 
 
 def redraw(plot: Plot, where: Path) -> bool:
-    """Draw a figure from its JSON file; False where there is none of the same configurations, and nothing is done."""
+    """Draw a figure from its JSON file; do nothing and return False if no file has the same configurations."""
     try:
         record = json.loads((where / f"{plot.name}.json").read_text())
         drawn = [identity({**record["config"], **run["config"]}) for run in record["runs"]]
         if drawn != [identity(job.config) for job in plot.jobs] or not all(run["result"] for run in record["runs"]):
             return False
         figure = plot.draw(record["shows"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not one of ours
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no file, or not written by us
         return False
     save_figure(where / f"{plot.name}.png", figure)
     return True
 
 
 def results(plots: Sequence[Plot], where: Path) -> list[Row]:
-    """Read from the JSON files of figures what their arms reached, as means over the seeds."""
+    """Read the results of the arms from the JSON files of figures, as means over the seeds."""
     rows: list[Row] = []
     for plot in plots:
         results = [run["result"] for run in json.loads((where / f"{plot.name}.json").read_text())["runs"]]

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FIRST = ("test_error", "test_nll", "test_ece")  # of the columns, where they are there
+FIRST = ("test_error", "test_nll", "test_ece")  # these columns come first, if present
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the runs of one configuration found: for each measure its mean and standard error over the seeds.
+    """The results of one configuration: for each measure, its mean and standard error over the seeds.
 
-    The standard error is None where there is one seed only.
+    The standard error is None if there is only one seed.
     """
 
     setting: dict[str, Any]
@@ -24,10 +24,10 @@ class Row:
 
 
 def summarise(results: Iterable[tuple[Mapping[str, Any], Mapping[str, float]]]) -> list[Row]:
-    """Put the results of runs that differ by their seed only into one row.
+    """Put the results of runs that differ only in their seed into one row.
 
     Args:
-        results: of each run what tells its configuration from the others', and its result.
+        results: for each run, the keys that differ between configurations, and its result.
 
     Returns:
         A row for each configuration, in the order of their first runs, with the numbers that all its runs have.

@@ -1,4 +1,4 @@
-"""What happens in the process of a worker: one run, its output in a file, and how often it may be tried."""
+"""A run in the process of a worker: its output goes to a file, and the number of tries is limited."""
 
 import contextlib
 import importlib
@@ -7,6 +7,7 @@ import platform
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from bbb.runs import ResultsError, find_unfinished
 from bbb.studies.grid import Job, find_completed, folder_of
 
 TRIES = 2
-_BEGIN = "--- try "
+_BEGIN, _ERROR = "--- try ", "error: "
 
 
 class RunError(RuntimeError):
-    """A run that ended without a result, in the worker's words."""
+    """A run that ended without a result; the message is the worker's."""
 
 
 def work(entry: Path, config: Mapping[str, Any], log: Path) -> None:
@@ -34,11 +35,11 @@ def work(entry: Path, config: Mapping[str, Any], log: Path) -> None:
     Raises:
         RunError: it failed, or has been tried often enough.
     """
-    if num_tries(log) >= TRIES:  # whatever else a foreign scheduler is set to
-        raise RunError(f"its worker died {TRIES} times")
+    if num_tries(log) >= TRIES:  # whatever the settings of an external scheduler
+        raise RunError(last_error(log) or f"its worker died {TRIES} times")
     if str(entry.parent) not in sys.path:
         sys.path.insert(0, str(entry.parent))
-    if find_completed([Job(config, ())]):  # Dask asks again where a worker died soon after it ended a run
+    if find_completed([Job(config, ())]):  # Dask repeats a run if its worker died soon after the end
         return
     with _output_to(log):
         print(f"{_BEGIN}{num_tries(log) + 1} on {platform.node()}, process {os.getpid()} ---", flush=True)
@@ -48,12 +49,12 @@ def work(entry: Path, config: Mapping[str, Any], log: Path) -> None:
         except ResultsError:
             options = []
         words = [f"{key}={value!r}" for key, value in config.items()] + options
-        tqdm.set_lock(threading.RLock())  # else it takes a semaphore, which a worker that is killed leaves behind
+        tqdm.set_lock(threading.RLock())  # else tqdm uses a semaphore, which a killed worker leaves behind
         try:
             importlib.import_module(entry.stem).command_line([str(entry), "with", *words])
         except SystemExit as end:
             print(end.code, flush=True)
-            raise RunError(str(end.code).removeprefix("error: ")) from None
+            raise RunError(str(end.code).removeprefix(_ERROR)) from None
     log.unlink(missing_ok=True)
 
 
@@ -62,9 +63,21 @@ def num_tries(log: Path) -> int:
     return sum(line.startswith(_BEGIN) for line in log.read_text().splitlines()) if log.exists() else 0
 
 
+def last_error(log: Path) -> str | None:
+    """Read the error that the last try ended with; None if it ended without one.
+
+    A worker that dies soon after an error never sends it to Dask.
+    """
+    if not log.exists():
+        return None
+    last_try = log.read_text().rpartition(_BEGIN)[2].splitlines()
+    lines = [*takewhile(lambda line: line.startswith(_ERROR), reversed(last_try))][::-1]
+    return "\n".join(lines).removeprefix(_ERROR) or None
+
+
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Send what this process prints to a file, that of its libraries and of its end included."""
+    """Send what this process prints to a file, including the output of its libraries and of its end."""
     sys.stdout.flush()
     sys.stderr.flush()
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Mistakes that are the user's to mend, and a stop that the user asked for."""
+"""Errors that the user must fix, and a stop that the user asked for."""
 
 import signal
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used: a key, a file, a folder, a device.
+    """User input that cannot be used: a key, a file, a folder, a device.
 
-    The message has one line for each thing that is wrong: what it was, what is allowed, what to do.
+    The message has one line for each problem: what was given, what is allowed, what to do.
     """
 
 
@@ -16,7 +16,7 @@ class StoppedError(KeyboardInterrupt):
     """Work that was stopped by a signal.
 
     Args:
-        what_next: what the same command does when it is given again, in words.
+        what_next: words that say what the same command does when it is run again.
         number: the signal.
     """
 
@@ -26,7 +26,7 @@ class StoppedError(KeyboardInterrupt):
 
 
 def in_lines(error: InputError) -> str:
-    """Put an error into the lines that a user of the command line sees."""
+    """Format an error as the lines that a user of the command line sees."""
     return "\n".join(f"error: {line}" for line in str(error).splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that one process has to itself."""
+"""Atomic writing of files, and locks on folders."""
 
 import contextlib
 import os
@@ -20,15 +20,15 @@ class StorageError(InputError):
 
 
 class BusyError(InputError):
-    """Another process has the folder."""
+    """Another process has locked the folder."""
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file is written into one line.
+    """Turn an error of the operating system while writing a file into one line.
 
     Raises:
-        StorageError: anything of the operating system's.
+        StorageError: the file cannot be written.
     """
     try:
         yield
@@ -39,10 +39,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_aside(path: Path, content: bytes) -> None:
-    """Write a file under another name, to the disk, and move it into place: others see the old file or the new one.
+    """Write a file to a temporary name on the disk, then rename it: others see the old file or the new one.
 
     Raises:
-        StorageError: it cannot be written; the old file is as it was.
+        StorageError: it cannot be written; the old file is unchanged.
     """
     aside = _aside(path)
     with writing(path):
@@ -57,10 +57,10 @@ def write_aside(path: Path, content: bytes) -> None:
 
 
 def link(target: Path, path: Path) -> None:
-    """Make or replace a symbolic link, in one move.
+    """Make or replace a symbolic link, in one atomic step.
 
     Raises:
-        OSError: it cannot be made, as where the file system knows no links.
+        OSError: it cannot be made, for example on a file system without links.
     """
     aside = _aside(path)
     try:
@@ -71,17 +71,17 @@ def link(target: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what :func:`write_aside` left in a folder of one's own when its process was killed."""
+    """Remove the temporary files that a killed process left in :func:`write_aside`, from a locked folder."""
     for path in folder.iterdir():
         if _ASIDE.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def lock(folder: Path) -> FileLock:
-    """Claim a folder for this process, until the lock is released or the process ends, however it ends.
+    """Lock a folder for this process, until the lock is released or the process ends in any way.
 
     Raises:
-        BusyError: another process has it.
+        BusyError: another process has locked it.
         StorageError: the folder cannot be written.
     """
     claim = FileLock(folder / LOCK)

@@ -14,16 +14,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class DeviceError(InputError):
-    """A device that is not there, or too small."""
+    """A device that does not exist, or has too little memory."""
 
 
 def find_device(name: str) -> torch.device:
     """Resolve the key ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
-    Of several processes that ``torchrun`` started on a machine, each takes the GPU of its number.
+    If ``torchrun`` started several processes on a machine, each takes the GPU with its local rank.
 
     Raises:
-        DeviceError: the device is not there.
+        DeviceError: the device does not exist.
     """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     own = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
@@ -37,7 +37,7 @@ def find_device(name: str) -> torch.device:
 
 
 def memory(device: torch.device) -> int:
-    """Return the memory of a device in bytes: what it has, not what is free."""
+    """Return the total memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -45,14 +45,14 @@ def memory(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-    """Turn a failure to get memory into one line.
+    """Turn a failed allocation of memory into one line.
 
     Raises:
         DeviceError: there was not enough.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # PyTorch's own is a RuntimeError, on the CPU without a type
+    except (MemoryError, RuntimeError) as error:  # PyTorch raises a RuntimeError, a plain one on the CPU
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise DeviceError(
                 "the memory is full; make num_hidden, num_layers, num_flows, num_samples or batch_size smaller"
@@ -66,12 +66,12 @@ def num_cores() -> int:
 
 
 def set_up(num_threads: int | None, precision: str = "float32") -> None:
-    """Set PyTorch's CPU threads, where a number is given, and keep freed memory for the next step.
+    """Set PyTorch's CPU threads, if a number is given, and keep freed memory for the next step.
 
     With precision ``tf32``, a GPU multiplies matrices with 10 bits of mantissa in place of 23.
 
-    A training step on the CPU takes and gives back a dozen vectors of a few megabytes. By default glibc returns such
-    blocks to the system at once, and every step faults all their pages in again, for a quarter of its time.
+    A training step on the CPU allocates and frees a dozen vectors of a few megabytes. By default glibc returns such
+    blocks to the system at once. Every step then faults all their pages in again, which takes a quarter of its time.
     """
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if num_threads is not None:

@@ -1,8 +1,8 @@
 """Several processes that train one posterior together: data parallel, through torch.distributed.
 
-All hold the same posterior. Each trains on its own part of every minibatch under its own draw of the weights, and their
-gradients are averaged, so that the likelihood of a minibatch is counted once and the KL is too. All random streams are
-the same everywhere, and each process takes its share of them: the state of one is the state of all.
+All processes hold the same posterior. Each trains on its own part of every minibatch under its own draw of the weights.
+Their gradients are averaged, so the likelihood of a minibatch counts once, and so does the KL. The random streams are
+equal in all processes, and each process uses its share of them. So the saved state of one process serves all.
 """
 
 import os
@@ -22,15 +22,15 @@ TIMEOUT = timedelta(minutes=10)  # longer than the first process validates, test
 
 
 class LostError(InputError):
-    """Another process of the run has ended before its time."""
+    """Another process of the run has ended too early."""
 
 
 class Group:
     """The processes of a run.
 
     Args:
-        rank: the number of this one; 0 alone records.
-        size: how many there are.
+        rank: the number of this process; only process 0 keeps a record.
+        size: the number of processes.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -65,7 +65,7 @@ class Group:
         return bool(flags)
 
     def from_first(self, value: T) -> T:
-        """Hand the first process's value to all.
+        """Send the first process's value to all processes.
 
         Raises:
             LostError: another process is gone.
@@ -106,7 +106,7 @@ def joined(device: torch.device) -> Iterator[Group]:
 def _noticing_losses() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # DistBackendError and DistNetworkError are such too
+    except RuntimeError as error:  # and its kinds DistBackendError and DistNetworkError
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise LostError(

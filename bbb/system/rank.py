@@ -1,4 +1,4 @@
-"""Which of the processes of a run this one is; free of PyTorch, so that it can be asked before anything is loaded."""
+"""The rank of this process in a run. No PyTorch here, so that the rank is known before anything is loaded."""
 
 import os
 
