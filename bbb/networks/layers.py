@@ -38,6 +38,11 @@ class Layer(ABC):
         """The weights, biases included."""
         return math.prod(self.shape) + self.shape[0] * self.has_bias
 
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows and columns of the weights as a matrix, with the bias as one more column."""
+        return self.shape[0], self.fan_in + self.has_bias
+
     @abstractmethod
     def apply(self, h: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         """Run the layer under one set of weights, or under R of them.

@@ -1,5 +1,8 @@
 """LeNet-5 as the pruning papers have it: two convolutions with max-pooling, 500 units, the head."""
 
+from collections import OrderedDict
+from collections.abc import Sequence
+
 from torch import nn
 
 from bbb.networks.layers import Shape
@@ -8,7 +11,7 @@ from bbb.networks.module import ModuleArchitecture, NetworkError
 SMALLEST_SIDE = 16  # pixels: two 5 x 5 convolutions and two poolings leave one
 
 
-def lenet(input_shape: Shape, num_outputs: int) -> ModuleArchitecture:
+def lenet(input_shape: Shape, num_outputs: int, deterministic: Sequence[str] = ()) -> ModuleArchitecture:
     """Create LeNet-5: 20 and 50 kernels of 5 x 5, each followed by 2 x 2 max-pooling, 500 ReLU units, the head.
 
     The convolutional network of LeCun et al. 1998, in the form that the pruning literature compares on (for one,
@@ -17,6 +20,7 @@ def lenet(input_shape: Shape, num_outputs: int) -> ModuleArchitecture:
     Args:
         input_shape: channels, height and width of an image.
         num_outputs: C.
+        deterministic: names of layers that are not to be Bayesian: ``conv1``, ``conv2``, ``hidden``.
 
     Raises:
         NetworkError: the inputs are no images, or too small.
@@ -28,14 +32,14 @@ def lenet(input_shape: Shape, num_outputs: int) -> ModuleArchitecture:
         )
     channels, *sides = input_shape
     left = [((side - 4) // 2 - 4) // 2 for side in sides]
-    module = nn.Sequential(
-        nn.Conv2d(channels, 20, 5),
-        nn.MaxPool2d(2),
-        nn.Conv2d(20, 50, 5),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(50 * left[0] * left[1], 500),
-        nn.ReLU(),
-        nn.Linear(500, num_outputs),
-    )
-    return ModuleArchitecture(module, input_shape, num_outputs, "lenet")
+    parts: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(channels, 20, 5),
+        "pool1": nn.MaxPool2d(2),
+        "conv2": nn.Conv2d(20, 50, 5),
+        "pool2": nn.MaxPool2d(2),
+        "flatten": nn.Flatten(),
+        "hidden": nn.Linear(50 * left[0] * left[1], 500),
+        "relu": nn.ReLU(),
+        "head": nn.Linear(500, num_outputs),
+    }
+    return ModuleArchitecture(nn.Sequential(OrderedDict(parts)), input_shape, num_outputs, "lenet", deterministic)
