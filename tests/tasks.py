@@ -5,14 +5,16 @@ import math
 import time
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
+import experiment
 from bbb import runs
 from bbb.data import Split
-from bbb.distributions import Gaussian, gaussian_prior
+from bbb.distributions import FlowedGaussian, Gaussian, MatrixPlanarFlow, PlanarFlow, gaussian_prior
 from bbb.inference import Categorical, Plan, Streams, Training
 from bbb.networks import MLP, initial_network
 from bbb.runs import Settings
@@ -142,3 +144,47 @@ class Conjugate:
         residual = (self.y - self.x @ q.mean).square().sum() + (self.x.square() @ (2 * q.log_std).exp()).sum()
         constant = 0.5 * self.num * math.log(2 * math.pi * self.noise_std**2)
         return (residual / (2 * self.noise_std**2) + constant).unsqueeze(0)
+
+
+def random_gaussian(seed, dim=7):
+    """A full Gaussian in float64, away from every start."""
+    generator = seeded(seed)
+    mean, log_std = (torch.randn(dim, generator=generator, dtype=torch.float64) for _ in range(2))
+    return Gaussian(mean, -1.0 + 0.3 * log_std)
+
+
+def random_flow(seed, dim, num_flows, flow="planar", scale=0.4):
+    """K maps of either family in float64, away from every start; those of a layer take out = 2 where that divides D."""
+    generator = seeded(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    if flow == "planar":
+        return PlanarFlow(*draw(2, num_flows, dim), draw(num_flows), scale)
+    num_out = 2 if dim > 2 and dim % 2 == 0 else 1
+    return MatrixPlanarFlow(draw(2, num_flows, num_out), draw(2, num_flows, dim // num_out), draw(num_flows), scale)
+
+
+def random_flowed(seed, dim=7, num_flows=16, flow="planar"):
+    """Flows on :func:`random_gaussian`, in two blocks, the second of three weights; in one where D is at most three."""
+    dims = [dim - 3, 3] if dim > 3 else [dim]
+    flows = [random_flow(seed + 10 * i, block, num_flows, flow) for i, block in enumerate(dims, start=1)]
+    return FlowedGaussian(random_gaussian(seed, dim), flows, dims)
+
+
+SMALL = ["dataset=digits8x8", "num_epochs=1", "num_hidden=8", "num_test_samples=3", "num_threads=1"]
+
+
+def command(*words):
+    """Run a command line in this process."""
+    experiment.command_line(["experiment.py", *words])
+
+
+def refused(capsys, *words):
+    """Run a command line that must be refused, and return the lines it printed."""
+    with pytest.raises(SystemExit) as stop:
+        command(*words)
+    assert capsys.readouterr().err == ""
+    assert isinstance(stop.value.code, str), "a message is exit status 1, printed on standard error"
+    return stop.value.code.splitlines()

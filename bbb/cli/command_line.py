@@ -39,8 +39,10 @@ def set_up(ex: Experiment) -> None:
 
     ``-l INFO`` makes Sacred print more.
     """
+    asks_git, ex.save_git_info = ex.save_git_info, False  # it has for experiment.py; for each file takes half a second
     for module in sorted(PACKAGE.rglob("*.py")):
         ex.add_source_file(str(module))
+    ex.save_git_info = asks_git
     for package in DEPENDENCIES:
         ex.add_package_dependency(package, version(package))
     messages = logging.StreamHandler()

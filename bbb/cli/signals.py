@@ -7,12 +7,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bbb import system
 from bbb.system import StoppedError
 
 
 @contextmanager
 def noticing_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, which are handled after the step; a second Ctrl-C interrupts at once."""
+    """Collect SIGINT and SIGTERM, which are handled after the step; a second Ctrl-C interrupts at once.
+
+    A process that has lost another of its group ends by itself, and says why: ``torchrun`` sends it SIGTERM meanwhile,
+    which is ignored from then on.
+    """
     received: list[int] = []
 
     def notice(number: int, frame: object) -> None:
@@ -26,6 +31,9 @@ def noticing_signals() -> Iterator[list[int]]:
     before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    except system.LostError:
+        before[signal.SIGTERM] = signal.SIG_IGN
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

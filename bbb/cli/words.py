@@ -1,5 +1,6 @@
 """The words of the command line: which exist, what they mean, and which are refused before Sacred reads them."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def check_words(experiment: Experiment, named: Mapping[str, Path], words: list[s
         InputError: a word is unknown; the message suggests the nearest one.
     """
     command = _check_command(experiment, named, words)
-    if command in OPTIONS and "with" not in words and words[1:] and "=" in words[1]:  # reproduce fast=True
+    if (
+        command in OPTIONS and "with" not in words and words[1:] and re.match("[^-].*=", words[1])
+    ):  # reproduce fast=True
         words = [command, "with", *words[1:]]
     flags = {flag: option for option in experiment.all_cli_options for flag in option.get_flags()}
     checked, options = [], []

@@ -74,9 +74,11 @@ class OpenRun:
         """Return the run's folder: the one of the resumed run, else a new one with the next number.
 
         Raises:
+            ResultsError: results cannot be written there.
             bbb.system.StorageError: it cannot be made.
         """
         if self.folder is None:
+            check_writable(self.experiment)
             with writing(self.experiment):
                 self.experiment.mkdir(parents=True, exist_ok=True)
                 self.folder = _next_folder(self.experiment)

@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +64,13 @@ def make_runs(
         The runs that were not completed.
 
     Raises:
-        ClusterError: no scheduler answers, or its workers have several threads.
+        ClusterError: Dask is not installed, no scheduler answers, or its workers have several threads.
         KeyboardInterrupt: Ctrl-C; the runs in progress were stopped too.
     """
     if not todo:
         return []
+    if find_spec("distributed") is None:
+        raise ClusterError("many runs at once need Dask, which is not installed; run: pip install distributed")
     num_workers, num_threads = _shape(todo, scheduler)
     waiting = [job for job in todo if job.source is not None and job.source not in completed]
     failures: list[Failure] = []

@@ -16,10 +16,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from bbb import machine, pipeline, priors
 from bbb.data import Split
-from bbb.network import BayesianMLP
-from tests.benchmarks.step_time import PLAN, deterministic_run, training
+from bbb.distributions import gaussian_prior
+from bbb.networks import MLP
+from bbb.runs import save_figure
+from bbb.system import set_up
+from tests.benchmarks.step_time import PLAN, bayesian_network, deterministic_run, training
 
 SWEEPS = {
     "hidden units of each layer": ("width", (400, 800, 1200, 1600)),
@@ -34,7 +36,6 @@ SECONDS, ROUNDS = 0.5, 5  # of a block of steps, and how many blocks
 def measure(kind: str, value: int) -> tuple[float, float]:
     """Time a step of a deterministic MLP and of this project: medians over rounds, in ms."""
     width = value if kind == "width" else 400
-    sizes = (784, width, width, 10)
     changes = {kind: value} if kind in ("num_samples", "batch_size") else {}
     flows = (value, kind) if kind in ("planar", "matrix_planar") else (0, "planar")
     batch_size = changes.get("batch_size", PLAN.batch_size)
@@ -43,8 +44,8 @@ def measure(kind: str, value: int) -> tuple[float, float]:
     split = Split(images, torch.randint(0, 10, (len(images),)))
     layers = nn.Sequential(nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
     floor = deterministic_run(split, None, layers, batch_size)
-    network = BayesianMLP.initial(sizes, 0.02, torch.Generator().manual_seed(1), *flows)
-    prior = priors.gaussian(network.posterior.dim, 0.1)
+    network = bayesian_network(*flows, MLP((784, width, width, 10)))
+    prior = gaussian_prior(network.posterior.dim, 0.1)
     epochs = training(network, split, None, prior, beta_type="standard", num_epochs=10**6, **changes).fit()
     runs, times = (floor, lambda: next(epochs)), ([], [])
     for round_number in range(ROUNDS + 1):
@@ -78,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figure", type=Path, default=Path("figs/growth.png"))
     arguments = parser.parse_args()
-    machine.set_up(None)
+    set_up(None)
     print(f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     results = {}
     for name, (kind, values) in SWEEPS.items():
@@ -86,7 +87,7 @@ def main() -> None:
         cells = " | ".join(f"{int(value)}: {ours:.1f} ({ours / floor:.1f} x)" for value, floor, ours in results[name])
         print(f"| {name} | {cells} |", flush=True)
     arguments.figure.with_suffix(".json").write_text(json.dumps(results) + "\n")
-    pipeline.save_figure(arguments.figure, plot(results))
+    save_figure(arguments.figure, plot(results))
 
 
 if __name__ == "__main__":

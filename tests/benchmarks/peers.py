@@ -26,13 +26,17 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from bbb import data, evaluation, figures, machine, pipeline
+from bbb import data
 from bbb.data import Split
+from bbb.inference import accuracy_and_nll, predict
+from bbb.runs import PALETTE, save_figure
+from bbb.system import set_up
 from tests.benchmarks.step_time import (
+    ARCHITECTURE,
     GAUSSIAN,
+    LIKELIHOOD,
     MIXTURE,
     PLAN,
-    SIZES,
     STEPS,
     bayesian_network,
     compare,
@@ -41,6 +45,7 @@ from tests.benchmarks.step_time import (
     mnist,
     training,
 )
+from tests.tasks import seeded
 
 Batch = tuple[Tensor, Tensor]
 PRIOR_STD = 0.1
@@ -76,7 +81,7 @@ class Contender:
 
     def epochs(self, train: Split) -> Callable[[], object]:
         """Make a function that passes once over a training set."""
-        order = torch.Generator().manual_seed(1)
+        order = seeded(1)
         return lambda: self.train(data.batches(train, PLAN.batch_size, order))
 
     @torch.no_grad()
@@ -105,14 +110,14 @@ class Ours(Contender):
 
     def __init__(self, recipe: dict[str, object], num_train: int) -> None:
         self.network, self.recipe = bayesian_network(), recipe
-        self.draws = torch.Generator().manual_seed(4)
+        self.draws = seeded(4)
 
     def epochs(self, train: Split) -> Callable[[], object]:
         epochs = training(self.network, train, None, **{"num_epochs": 10**6, **self.recipe}).fit()
         return lambda: next(epochs)
 
     def predict(self, images: Tensor, num_samples: int) -> Tensor:
-        return evaluation.predict(self.network, images, num_samples, self.draws)
+        return predict(self.network, LIKELIHOOD, images, num_samples, self.draws)
 
 
 class Blitz(Contender):
@@ -188,7 +193,9 @@ class Pyro(Contender):
         class Network(PyroModule):
             def __init__(self) -> None:
                 super().__init__()
-                self.layers = PyroModule[nn.ModuleList]([PyroModule[nn.Linear](*shape) for shape in pairwise(SIZES)])
+                self.layers = PyroModule[nn.ModuleList](
+                    [PyroModule[nn.Linear](*pair) for pair in pairwise(ARCHITECTURE.sizes)]
+                )
                 for layer in self.layers:
                     layer.weight = PyroSample(Normal(0.0, PRIOR_STD).expand(layer.weight.shape).to_event(2))
                     layer.bias = PyroSample(Normal(0.0, PRIOR_STD).expand(layer.bias.shape).to_event(1))
@@ -238,8 +245,8 @@ def learn(contender: Contender, train: Split, validation: Split, test: Split, se
             break
         spent += time.perf_counter() - start
         log_probs = contender.predict(validation.images, PLAN.num_validation_samples)
-        curve.append((spent, evaluation.accuracy_and_nll(log_probs, validation.labels)[0]))
-    accuracy, nll = evaluation.accuracy_and_nll(contender.predict(test.images, 100), test.labels)
+        curve.append((spent, accuracy_and_nll(log_probs, validation.labels)[0]))
+    accuracy, nll = accuracy_and_nll(contender.predict(test.images, 100), test.labels)
     reached = {str(goal): next((at for at, value in curve if value >= goal), None) for goal in GOALS}
     return {
         "epochs": len(curve),
@@ -257,7 +264,7 @@ def peak_memory(name: str) -> float:
 
 
 def _steps_alone(name: str) -> float:
-    machine.set_up(None)
+    set_up(None)
     images = made_up_images(50)
     CONTENDERS[name][0](len(images)).epochs(images)()
     status = Path("/proc/self/status").read_text()  # unlike getrusage it does not count what the parent once held
@@ -268,7 +275,7 @@ def plot(results: dict[str, dict[str, object]]) -> Figure:
     """Draw validation accuracy against seconds of training."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    colours = {"deterministic": iter(["0.5"]), "this": iter(figures.PALETTE), "other": iter(figures.PALETTE)}
+    colours = {"deterministic": iter(["0.5"]), "this": iter(PALETTE), "other": iter(PALETTE)}
     for name, result in results.items():
         seconds, accuracy = zip(*result["curve"], strict=True)
         group = name.split()[0] if name.split()[0] in colours else "other"
@@ -288,7 +295,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="of these contenders")
     parser.add_argument("--figure", type=Path, default=Path("figs/peers.png"))
     arguments = parser.parse_args()
-    machine.set_up(None)
+    set_up(None)
     wanted = [name for name in CONTENDERS if any(part.lower() in name.lower() for part in arguments.only)]
     there = {name: CONTENDERS[name][0] for name in wanted if find_spec(CONTENDERS[name][1])}
     steps = STEPS
@@ -312,7 +319,7 @@ def main() -> None:
         reached = " | ".join("never" if at is None else f"{at:.0f}" for at in result["reached"].values())
         print(f"| {name} | {result['epochs']} | {reached} | {result['test_error']:.2f} | {result['test_nll']:.4f} |")
     arguments.figure.with_suffix(".json").write_text(json.dumps(results) + "\n")
-    pipeline.save_figure(arguments.figure, plot(results))
+    save_figure(arguments.figure, plot(results))
 
 
 if __name__ == "__main__":

@@ -9,24 +9,26 @@ the median over the rounds of a contender's block over the deterministic block o
 
 import argparse
 import dataclasses
+import math
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bbb import data, evaluation, machine, priors
+from bbb import data
 from bbb.data import Split
-from bbb.flows import PlanarFlow
-from bbb.network import BayesianMLP, layer_dims
-from bbb.training import Noise, Plan, Training
-from tests.test_flows import one_by_one
+from bbb.distributions import FlowName, PlanarFlow, WeightDistribution, gaussian_prior, scale_mixture_prior
+from bbb.inference import Categorical, Plan, Streams, Training, accuracy_and_nll, predict
+from bbb.networks import MLP, BayesianNetwork, initial_network, layer_dims, num_weights
+from bbb.system import set_up
+from tests.tasks import one_by_one, seeded
 
-SIZES = (784, 400, 400, 10)
+ARCHITECTURE = MLP((784, 400, 400, 10))
+LIKELIHOOD = Categorical(ARCHITECTURE.num_outputs)
 PLAN = Plan(
     num_epochs=1,
     steps_per_epoch=1,
@@ -44,8 +46,9 @@ PLAN = Plan(
     precision="float32",
     cuda_graph=False,
 )
-MIXTURE = {"prior": priors.scale_mixture(478_410, 0.5, 1.0, 0.0025)}
-GAUSSIAN = {"prior": priors.gaussian(478_410, 0.1), "beta_type": "standard"}
+NUM_WEIGHTS = num_weights(ARCHITECTURE.shapes)
+MIXTURE = {"prior": scale_mixture_prior(NUM_WEIGHTS, 0.5, 1.0, 0.0025)}
+GAUSSIAN = {"prior": gaussian_prior(NUM_WEIGHTS, 0.1), "beta_type": "standard"}
 CONTENDERS = {
     "weights, scale mixture (`blundell`)": MIXTURE,
     "the same, fresh noise in each step": {**MIXTURE, "noise_reuse": 1},
@@ -75,7 +78,7 @@ def made_up_images(num_batches: int) -> Split:
 def mnist() -> tuple[Split, Split, Split]:
     """Load 50,000 images to train on, 10,000 to validate and the test set."""
     train, test = data.load("mnist", data.data_root(None))
-    train, validation = data.hold_out(train, 1 / 6, torch.Generator().manual_seed(1))
+    train, validation = data.hold_out(train, 1 / 6, seeded(1))
     return train, validation, test
 
 
@@ -83,7 +86,7 @@ def deterministic_run(
     train: Split, validation: Split | None, network: nn.Module | None = None, batch_size: int = PLAN.batch_size
 ) -> Callable[[], None]:
     """One epoch of an ordinary MLP with fused Adam, on the same batches; scored on the validation set, if any."""
-    network, generator = network or deterministic_mlp(), torch.Generator().manual_seed(1)
+    network, generator = network or deterministic_mlp(), seeded(1)
     optimizer = torch.optim.Adam(network.parameters(), lr=PLAN.lr, fused=True)
 
     def run() -> None:
@@ -94,30 +97,32 @@ def deterministic_run(
         if validation is not None:
             with torch.no_grad():
                 log_probs = network(data.to_float(validation.images)).log_softmax(1)
-                evaluation.accuracy_and_nll(log_probs, validation.labels)
+                accuracy_and_nll(log_probs, validation.labels)
 
     return run
 
 
-def bayesian_network(num_flows: int = 0, flow: str = "planar") -> BayesianMLP:
+def bayesian_network(
+    num_flows: int = 0, flow: FlowName = "planar", architecture: MLP = ARCHITECTURE
+) -> BayesianNetwork:
     """Make the network that this project trains."""
-    return BayesianMLP.initial(SIZES, 0.02, torch.Generator().manual_seed(1), num_flows, flow)
+    return initial_network(architecture, 0.02, seeded(1), num_flows, flow)
 
 
 def training(
-    network: BayesianMLP, train: Split, validation: Split | None, prior: nn.Module, **changes: object
+    network: BayesianNetwork, train: Split, validation: Split | None, prior: WeightDistribution, **changes: object
 ) -> Training:
     """Make this project's own loop, nothing left out."""
-    noise = Noise(torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 3)
-    return Training(network, prior, train, validation, dataclasses.replace(PLAN, **changes), noise)
+    streams = Streams(seeded(1), seeded(2), 3)
+    return Training(network, LIKELIHOOD, prior, train, validation, dataclasses.replace(PLAN, **changes), streams)
 
 
 def bayesian_run(
     train: Split,
     validation: Split | None,
-    prior: nn.Module,
+    prior: WeightDistribution,
     num_flows: int = 0,
-    flow: str = "planar",
+    flow: FlowName = "planar",
     **changes: object,
 ) -> Callable[[], None]:
     """One epoch of this project's own loop."""
@@ -130,8 +135,8 @@ def flow_run(kind: str) -> Callable[[], None]:
 
     One by one, each map has its own vectors u and w, as K modules in a row would.
     """
-    generator, tasks = torch.Generator().manual_seed(1), []
-    for dim in layer_dims(SIZES):
+    generator, tasks = seeded(1), []
+    for dim in layer_dims(ARCHITECTURE.shapes):
         flow = PlanarFlow.identity(dim, 16, 0.02, generator)
         z = (0.02 * torch.randn(1, dim, generator=generator)).requires_grad_()
         maps = [
@@ -152,8 +157,8 @@ def flow_run(kind: str) -> Callable[[], None]:
 def print_prediction_rate() -> None:
     """Compare prediction, 100 draws on 10,000 images, with the rate at which this machine multiplies matrices."""
     images, network = made_up_images(79).images[:10_000], bayesian_network()
-    square, generator = torch.randn(4096, 4096), torch.Generator().manual_seed(1)
-    num_products = 100 * 10_000 * sum(fan_in * fan_out for fan_in, fan_out in pairwise(SIZES))
+    square, generator = torch.randn(4096, 4096), seeded(1)
+    num_products = 100 * 10_000 * sum(map(math.prod, ARCHITECTURE.shapes))
 
     def seconds(run: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -161,7 +166,7 @@ def print_prediction_rate() -> None:
         return time.perf_counter() - start
 
     rates = [4096**3 / seconds(lambda: square @ square) for _ in range(5)]
-    predicting = min(seconds(lambda: evaluation.predict(network, images, 100, generator)) for _ in range(3))
+    predicting = min(seconds(lambda: predict(network, LIKELIHOOD, images, 100, generator)) for _ in range(3))
     rates += [4096**3 / seconds(lambda: square @ square) for _ in range(5)]
     share = num_products / predicting / max(rates)
     print(
@@ -194,7 +199,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0, help="rounds of whole epochs on MNIST")
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
-    machine.set_up(arguments.threads)
+    set_up(arguments.threads)
     print(
         f"{time.strftime('%Y-%m-%d')}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
         f"{platform.machine()}\n"

@@ -15,12 +15,12 @@ import time
 
 import pytest
 import torch
+from bbb.errors import InputError
+from bbb.network import BayesianMLP
 from safetensors.torch import load_file
 
 import experiment
 from bbb import checkpoint, data, runs
-from bbb.errors import InputError
-from bbb.network import BayesianMLP
 from tests.conftest import REPOSITORY
 
 TASK = ["dataset=digits8x8", "num_hidden=64", "num_test_samples=3", "num_threads=1", "checkpoint_minutes=0.001"]

@@ -1,22 +1,20 @@
+"""Laws of every family of flows."""
+
 import copy
 import math
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
-from bbb import recursion
-from bbb.flows import PlanarFlow
-from bbb.matrix_flows import MatrixPlanarFlow
+from bbb.distributions import MatrixPlanarFlow, PlanarFlow, identity_flow
+from tests.tasks import one_by_one, seeded
 
 SHAPE = (3, 4)
 DIM = 15
 
 
 def double(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def planar_flow(num_flows):
@@ -30,16 +28,6 @@ def matrix_flow(num_flows):
 
 FAMILIES = {"planar": planar_flow, "matrix_planar": matrix_flow}
 both = pytest.mark.parametrize("family", FAMILIES)
-
-
-def one_by_one(z, maps):
-    """The composition of planar maps (u, w, b) as in the paper, by autograd: the oracle."""
-    log_det = 0.0
-    for u, w, bias in maps:
-        u_hat = u + (F.softplus(-w @ u) - 1) * w / (w @ w)
-        t = torch.tanh(z @ w + bias)
-        z, log_det = z + t.unsqueeze(1) * u_hat, log_det + torch.log((1 + (w @ u_hat) * (1 - t**2)).abs())
-    return z, log_det
 
 
 @both
@@ -97,27 +85,6 @@ class _Direction(torch.nn.Module):
         return getattr(self.flow, self.direction)(z)
 
 
-@given(st.lists(st.floats(-30, 30), min_size=4, max_size=4), st.lists(st.floats(-30, 30), min_size=4, max_size=4))
-def test_maps_are_invertible_for_any_vectors(u, w):
-    u, w = torch.tensor(u, dtype=torch.float64), torch.tensor(w, dtype=torch.float64)
-    assume(w @ w > 1e-6)
-    assume(w @ u > -700)  # below, softplus(w.u) is less than the smallest float64
-    c, h, stretch = recursion.correction((w @ u).reshape(1, 1), (w @ w).reshape(1, 1))
-    assert stretch.item() > 0.0  # 1 + w.u_hat, held on its own since w.u_hat itself rounds to -1
-    u_hat = u + (F.softplus(-w @ u) - 1) * w / (w @ w)
-    size = 1.0 + (w.abs() @ u.abs()).item()  # what the sum w.u_hat cancels from
-    assert h.item() == pytest.approx((w @ u_hat).item(), abs=1e-8 * size)
-    assert c.item() * (w @ w).item() == pytest.approx((F.softplus(-w @ u) - 1).item(), abs=1e-8 * size)
-
-
-@settings(max_examples=50)
-@given(st.floats(1e-3, 51), st.floats(-20, 20), st.floats(-100, 100))
-def test_root_solves_its_equation(stretch, b, right):
-    stretch, b, right = (torch.tensor(value, dtype=torch.float64) for value in (stretch, b, right))
-    x = recursion.root(right.unsqueeze(0), stretch, b)
-    assert (x + (stretch - 1) * torch.tanh(x + b) - right).abs().item() < 1e-9 * (1 + right.abs().item())
-
-
 def steep_flow(family, along):
     """One float32 map with w.u = along and b = 0: at z = 0, where it is steepest, the determinant is softplus(w.u)."""
     flow = FAMILIES[family](1).float()
@@ -164,19 +131,13 @@ def test_inverse_stays_finite_and_true_in_float32_where_the_map_is_steepest(fami
     torch.testing.assert_close(exact(exact.inverse(y)[0])[0], y, rtol=0, atol=1e-10)
 
 
-def identity(family, shape, num_flows, scale, generator):
-    if family == "planar":
-        return PlanarFlow.identity(shape[0] * (shape[1] + 1), num_flows, scale, generator)
-    return MatrixPlanarFlow.identity(shape, num_flows, scale, generator)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1e-3, 0.05, 1.0])
 @both
-def test_start_is_the_identity_with_tanh_alive(family, scale, dtype, generator):
+def test_start_is_the_identity_with_tanh_alive(family, scale, dtype):
     shape, num_flows, num_samples = (40, 80), 16, 200
-    flow = identity(family, shape, num_flows, scale, generator).to(dtype)
-    z = scale * torch.randn(num_samples, shape[0] * (shape[1] + 1), generator=generator, dtype=dtype)
+    flow = identity_flow(family, shape, num_flows, scale, seeded(1)).to(dtype)
+    z = scale * torch.randn(num_samples, shape[0] * (shape[1] + 1), generator=seeded(2), dtype=dtype)
     y, log_det = flow(z)
     # float32 directions leave u_hat at 1e-7 of |u|, in either precision
     assert (y - z).abs().max().item() < 1e-5 * scale
@@ -187,17 +148,17 @@ def test_start_is_the_identity_with_tanh_alive(family, scale, dtype, generator):
 
 
 @both
-def test_parameters_are_of_order_one_whatever_the_size(family, generator):
+def test_parameters_are_of_order_one_whatever_the_size(family):
     for shape, scale in (((40, 80), 1e-3), ((4, 8), 1.0)):
-        flow = identity(family, shape, 16, scale, generator)
+        flow = identity_flow(family, shape, 16, scale, seeded(1))
         for name, parameter in flow.named_parameters():
             if name != "b":
                 assert 0.3 < parameter.square().mean().sqrt().item() < 1.5, name
 
 
 @both
-def test_every_parameter_gets_a_gradient_at_the_start(family, generator):
-    flow = identity(family, SHAPE, 4, 0.1, generator).double()
+def test_every_parameter_gets_a_gradient_at_the_start(family):
+    flow = identity_flow(family, SHAPE, 4, 0.1, seeded(1)).double()
     y, log_det = flow(0.1 * double(2, DIM, seed=3))
     ((y * double(2, DIM, seed=4)).sum() + log_det.sum()).backward()
     for name, parameter in flow.named_parameters():
@@ -224,3 +185,11 @@ def test_nothing_breaks_where_products_are_large(family):
     assert y.isfinite().all()
     assert z.grad.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in flow.parameters())
+
+
+@both
+def test_all_of_a_flow_has_the_type_and_the_device_of_its_parameters(family):
+    flow = FAMILIES[family](4)
+    elsewhere = type(flow)(*(parameter.to("meta") for parameter in flow.parameters()))
+    assert {value.dtype for value in flow.state_dict().values()} == {torch.float64}
+    assert {value.device.type for value in elsewhere.state_dict().values()} == {"meta"}

@@ -1,23 +1,23 @@
 import pytest
 import torch
 
-from bbb import fused, objective, priors
-from bbb.weights import Gaussian
+from bbb.distributions import Gaussian, Independent, draw_with_kl, gaussian_prior, kl_divergence, scale_mixture_prior
+from bbb.distributions.kl import fused_draw_with_kl
+from tests.tasks import random_flowed, seeded
 
 DIM = 37
 
 
 def posterior(seed, *replicas):
-    generator = torch.Generator().manual_seed(seed)
-    mean, log_std = torch.randn(2, *replicas, DIM, generator=generator, dtype=torch.float64)
+    mean, log_std = torch.randn(2, *replicas, DIM, generator=seeded(seed), dtype=torch.float64)
     return Gaussian(0.3 * mean, 0.2 * log_std - 2.0)
 
 
 PRIORS = {
-    "mixture": priors.scale_mixture(DIM, 0.25, 1.0, 0.05),
-    "narrow mixture": priors.scale_mixture(DIM, 0.5, 1.0, 1e-6),
-    "equal mixture": priors.scale_mixture(DIM, 0.5, 0.5, 0.5),
-    "isotropic": priors.gaussian(DIM, 0.7).double(),
+    "mixture": scale_mixture_prior(DIM, 0.25, 1.0, 0.05),
+    "narrow mixture": scale_mixture_prior(DIM, 0.5, 1.0, 1e-6),
+    "equal mixture": scale_mixture_prior(DIM, 0.5, 0.5, 0.5),
+    "isotropic": gaussian_prior(DIM, 0.7).double(),
     "posterior": posterior(9).frozen(),
 }
 
@@ -25,11 +25,12 @@ PRIORS = {
 @pytest.mark.parametrize("replicas", [(), (3,)], ids=["one", "replicas"])
 @pytest.mark.parametrize("num_samples", [1, 4])
 @pytest.mark.parametrize("prior", PRIORS)
-def test_equals_drawing_and_then_scoring_and_so_do_its_gradients(prior, num_samples, replicas):
+@pytest.mark.parametrize("draw", [fused_draw_with_kl, draw_with_kl], ids=["fused", "chosen"])
+def test_equals_drawing_and_then_scoring_and_so_do_its_gradients(draw, prior, num_samples, replicas):
     q, p = posterior(1, *replicas), PRIORS[prior]
-    w, kl = fused.draw(q, p, num_samples, torch.Generator().manual_seed(2))
-    draws = q.rsample(num_samples, torch.Generator().manual_seed(2))
-    expected = objective.kl_divergence(q, p, draws)
+    w, kl = draw(q, p, num_samples, seeded(2))
+    draws = q.rsample_and_log_prob(num_samples, seeded(2))
+    expected = kl_divergence(q, p, draws)
     assert kl.shape == replicas
     torch.testing.assert_close(w, draws[0], rtol=0, atol=0)
     torch.testing.assert_close(kl, expected, rtol=1e-9, atol=1e-9)
@@ -41,25 +42,50 @@ def test_equals_drawing_and_then_scoring_and_so_do_its_gradients(prior, num_samp
 
 def test_replicas_are_independent():
     q = posterior(1, 3)
-    w, kl = fused.draw(q, PRIORS["mixture"], 2, torch.Generator().manual_seed(2))
+    w, kl = fused_draw_with_kl(q, PRIORS["mixture"], 2, seeded(2))
     assert w.shape == (2, 3, DIM)
     kl[1].backward()
     assert q.mean.grad[1].abs().min() > 0
     assert (q.mean.grad[[0, 2]] == 0).all()
 
 
-def test_only_pairs_it_knows_are_drawn():
-    assert fused.can_draw(posterior(1), PRIORS["mixture"])
-    assert not fused.can_draw(priors.gaussian(DIM, 1.0), PRIORS["mixture"])
-    assert not fused.can_draw(posterior(1), torch.nn.Identity())
+def is_one_node(q, p):
+    w, kl = draw_with_kl(q, p, 2, seeded(2))
+    return w.grad_fn is kl.grad_fn
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("std2", [0.5, 0.0025, 1e-6])
-def test_a_product_of_responsibilities_does_not_underflow(std2, dtype):
-    """log p at w = 0, where every responsibility is as small as it can be."""
-    p = priors.scale_mixture(1000, 0.5, 1.0, std2)
-    w = torch.zeros(1, 1000, dtype=dtype)
-    density = 0.5 / (2 * torch.pi) ** 0.5 * (1.0 + 1.0 / std2)
-    expected = 1000 * torch.tensor(density, dtype=torch.float64).log()
-    torch.testing.assert_close(p.log_prob(w).double()[0], expected, rtol=1e-5, atol=0)
+def test_only_pairs_it_knows_are_drawn_in_one_node():
+    isotropic = gaussian_prior(DIM, 1.0).requires_grad_(True)
+    assert all(is_one_node(posterior(1), p) for p in PRIORS.values())
+    assert not is_one_node(isotropic, PRIORS["mixture"])
+    assert not is_one_node(posterior(1), Independent([posterior(9)]))
+    assert not is_one_node(random_flowed(1, DIM), PRIORS["mixture"])
+
+
+@pytest.mark.parametrize("prior", [PRIORS["mixture"], PRIORS["isotropic"], random_flowed(2, DIM).frozen()])
+@pytest.mark.parametrize(
+    "q", [random_flowed(1, DIM), Gaussian(torch.tensor(0.1), torch.tensor(-1.0), DIM).double()], ids=["flows", "scalar"]
+)
+def test_other_pairs_are_drawn_and_then_scored(q, prior):
+    w, kl = draw_with_kl(q, prior, 4, seeded(2))
+    draws = q.rsample_and_log_prob(4, seeded(2))
+    torch.testing.assert_close(w, draws[0], rtol=0, atol=0)
+    torch.testing.assert_close(kl, kl_divergence(q, prior, draws), rtol=0, atol=0)
+
+
+def test_the_kl_is_the_mean_over_all_draws():
+    q, p = posterior(1), PRIORS["mixture"]
+    w, log_q = q.rsample_and_log_prob(4, seeded(2))
+    torch.testing.assert_close(kl_divergence(q, p, (w, log_q)), (log_q - p.log_prob(w)).sum() / 4)
+
+
+def test_a_fresh_draw_is_made_where_none_is_given():
+    q, p = posterior(1), PRIORS["mixture"]
+    w, log_q = q.rsample_and_log_prob(1, seeded(2))
+    torch.testing.assert_close(kl_divergence(q, p, noise=seeded(2)), (log_q - p.log_prob(w))[0])
+
+
+def test_the_kl_of_two_gaussians_is_the_closed_form():
+    q, p = posterior(1), gaussian_prior(DIM, 0.5)
+    torch.testing.assert_close(kl_divergence(q, p), q.kl_divergence(p))
+    assert not any(parameter.requires_grad for parameter in p.parameters())

@@ -2,12 +2,13 @@ import pytest
 import torch
 from scipy import stats
 
-from bbb.noise import NoiseTable, Stacked, normal
-from bbb.parallel import Group
+from bbb.distributions import NoiseTable, Stacked, normal
+from bbb.system import Group
+from tests.tasks import seeded
 
 
 def table(num_uses, window=4096, seed=1, group=None):
-    return NoiseTable(torch.Generator().manual_seed(seed), num_uses, window, group or Group())
+    return NoiseTable(seeded(seed), num_uses, window, group or Group())
 
 
 def steps(source, num, shape):
@@ -51,7 +52,7 @@ def test_parts_of_a_step_do_not_overlap():
 
 def test_one_use_is_fresh_noise_from_the_generator():
     source = table(1, window=8)
-    expected = torch.empty(3, 5).normal_(generator=torch.Generator().manual_seed(1))
+    expected = torch.empty(3, 5).normal_(generator=seeded(1))
     assert torch.equal(steps(source, 1, (3, 5))[0], expected)
 
 
@@ -76,8 +77,8 @@ def test_processes_of_a_group_read_noise_of_their_own_from_the_same_streams(num_
 
 def test_stacked_noise_is_that_of_each_replica():
     tables = [table(4, seed=seed) for seed in (1, 2)]
-    for each in tables:
-        each.begin_step()
+    for source in tables:
+        source.begin_step()
     both = normal((3, 2, 7), torch.zeros(()), Stacked(tables))
     for r, seed in enumerate((1, 2)):
         assert torch.equal(both[:, r], steps(table(4, seed=seed), 1, (3, 7))[0])

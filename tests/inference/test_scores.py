@@ -6,21 +6,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from bbb import uncertainty
+from bbb.inference import auroc, classification_scores, mixture, reliability, split_entropy
+from tests.tasks import seeded
 
 DRAWS = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(2, 10), st.floats(0.0, 30.0), st.integers(0, 1000))
 
 
 def log_probs_of(num_samples, num_images, num_classes, scale, seed):
-    logits = torch.randn(num_samples, num_images, num_classes, generator=torch.Generator().manual_seed(seed)).double()
+    logits = torch.randn(num_samples, num_images, num_classes, generator=seeded(seed)).double()
     return (scale * logits).log_softmax(-1)
+
+
+def test_scores_of_known_predictions():
+    """Three of four right, all at confidence 0.7 and two classes."""
+    probs = torch.tensor([[0.7, 0.3], [0.7, 0.3], [0.3, 0.7], [0.3, 0.7]])
+    scores = classification_scores(probs.log(), torch.tensor([0, 0, 1, 0]))
+    assert scores["error"] == pytest.approx(25.0)
+    assert scores["nll"] == pytest.approx(-(3 * math.log(0.7) + math.log(0.3)) / 4)
+    assert scores["brier"] == pytest.approx((3 * 0.18 + 0.98) / 4)
+    assert scores["ece"] == pytest.approx(5.0, abs=1e-3)
+    assert scores.keys() == {"error", "nll", "brier", "ece"}
 
 
 @given(DRAWS)
 def test_total_is_aleatoric_plus_epistemic_and_none_is_negative(shape):
     """The mutual information is a KL divergence, so that it cannot be negative; all are at most log C."""
     log_probs = log_probs_of(*shape)
-    parts = uncertainty.split_entropy(log_probs)
+    parts = split_entropy(log_probs)
     torch.testing.assert_close(parts.total, parts.aleatoric + parts.epistemic)
     mean = log_probs.exp().mean(0)
     kl = (log_probs.exp() * (log_probs - mean.log())).sum(-1).mean(0)
@@ -32,41 +44,41 @@ def test_total_is_aleatoric_plus_epistemic_and_none_is_negative(shape):
 
 def test_a_mixture_is_the_mean_of_its_members(generator):
     members = torch.randn(3, 5, 4, generator=generator).log_softmax(2)
-    torch.testing.assert_close(uncertainty.mixture(members).exp(), members.exp().mean(0))
+    torch.testing.assert_close(mixture(members).exp(), members.exp().mean(0))
 
 
 def test_draws_that_agree_are_unsure_of_noise_only_and_sure_draws_that_disagree_of_the_weights_only():
     agree = log_probs_of(1, 4, 3, 1.0, 0).expand(5, 4, 3)
-    torch.testing.assert_close(uncertainty.split_entropy(agree).epistemic, torch.zeros(4).double(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(split_entropy(agree).epistemic, torch.zeros(4).double(), atol=1e-12, rtol=0)
     sure = torch.tensor([[[0.0, -math.inf]], [[-math.inf, 0.0]]])
-    parts = uncertainty.split_entropy(sure)
+    parts = split_entropy(sure)
     assert parts.aleatoric.item() == 0.0
     assert parts.epistemic.item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 8.0])
-def test_reliability_bins_reproduce_the_calibration_error_of_torchmetrics(generator, scale):
-    log_probs = (scale * torch.randn(2000, 10, generator=generator)).log_softmax(1)
-    labels = torch.randint(0, 10, (2000,), generator=generator)
-    found = uncertainty.reliability(log_probs, labels, 15)
+def test_reliability_bins_reproduce_the_calibration_error_of_torchmetrics(scale):
+    log_probs = (scale * torch.randn(2000, 10, generator=seeded(1))).log_softmax(1)
+    labels = torch.randint(0, 10, (2000,), generator=seeded(2))
+    bins = reliability(log_probs, labels, 15)
     expected = multiclass_calibration_error(log_probs.exp(), labels, num_classes=10, n_bins=15).item()
-    assert found.calibration_error() == pytest.approx(expected, abs=1e-6)
-    assert found.share.sum().item() == pytest.approx(1.0)
-    accuracy = (found.share * found.accuracy).nansum().item()
+    assert bins.calibration_error() == pytest.approx(expected, abs=1e-6)
+    assert bins.share.sum().item() == pytest.approx(1.0)
+    accuracy = (bins.share * bins.accuracy).nansum().item()
     assert accuracy == pytest.approx((log_probs.argmax(1) == labels).double().mean().item())
 
 
 def test_a_bin_holds_its_lower_edge_and_the_last_one_certainty():
     log_probs = torch.tensor([[0.5, 0.5], [1.0, 0.0]]).log()
-    found = uncertainty.reliability(log_probs, torch.tensor([1, 0]), 2)
-    assert found.share.tolist() == [0.0, 1.0]
-    assert found.confidence[1].item() == 0.75
-    assert found.accuracy[1].item() == 0.5
+    bins = reliability(log_probs, torch.tensor([1, 0]), 2)
+    assert bins.share.tolist() == [0.0, 1.0]
+    assert bins.confidence[1].item() == 0.75
+    assert bins.accuracy[1].item() == 0.5
 
 
-def test_auroc_is_the_chance_that_an_outsider_scores_higher(generator):
-    inside, outside = torch.randint(0, 9, (60,), generator=generator), torch.randint(2, 12, (40,), generator=generator)
+def test_auroc_is_the_chance_that_an_outsider_scores_higher():
+    inside, outside = torch.randint(0, 9, (60,), generator=seeded(1)), torch.randint(2, 12, (40,), generator=seeded(2))
     gap = outside.unsqueeze(1) - inside
     expected = ((gap > 0).double() + 0.5 * (gap == 0).double()).mean().item()
-    assert uncertainty.auroc(inside, outside) == pytest.approx(expected)
-    assert uncertainty.auroc(inside / 20, outside / 20) == pytest.approx(expected)
+    assert auroc(inside, outside) == pytest.approx(expected)
+    assert auroc(inside / 20, outside / 20) == pytest.approx(expected)

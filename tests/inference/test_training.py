@@ -1,53 +1,25 @@
-import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
 
-from bbb import checkpoint, data, objective, priors, training
-from bbb.network import BayesianMLP, mlp
-from bbb.training import DivergedError, Noise, Plan, Training
+from bbb.data import to_float
+from bbb.distributions import gaussian_prior, scale_mixture_prior
+from bbb.inference import DivergedError, negative_elbo
+from bbb.networks import forward_drawn, num_weights
+from bbb.runs import checkpoint
+from tests import tasks
+from tests.tasks import CPU, PLAN, THREE_CLASSES, TOY, seeded, training, without_time
 
-PLAN = Plan(
-    num_epochs=3,
-    steps_per_epoch=1,
-    batch_size=10,
-    num_samples=1,
-    num_validation_samples=2,
-    lr=0.01,
-    lr_schedule="constant",
-    optimizer="adam",
-    beta_type="standard",
-    temperature=1.0,
-    input_dropout=0.0,
-    estimator="weights",
-    noise_reuse=16,
-    precision="float32",
-    cuda_graph=False,
-)
+MIXTURE = scale_mixture_prior(num_weights(TOY.shapes), 0.5, 1.0, 0.1)
 
 
-def train(
-    split,
-    validation=None,
-    prior=None,
-    seed=1,
-    num_flows=0,
-    flow="planar",
-    on_step=lambda step, num_steps: None,
-    **changes,
-):
-    network = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(seed), num_flows, flow)
-    prior = prior or priors.gaussian(network.posterior.dim, 1.0)
-    noise = Noise(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1), 7)
-    plan = dataclasses.replace(PLAN, **changes)
-    process = Training(network, prior, split, validation, plan, noise)
+def train(split, validation=None, on_step=lambda step, num_steps: None, **changes):
+    """Train to the end; the network and what its epochs measured."""
+    process = training(split, validation, **changes)
     epochs = list(process.fit(on_step))
-    return network, epochs
-
-
-def without_time(epochs):
-    return [dataclasses.replace(epoch, seconds=0.0) for epoch in epochs]
+    return process.network, epochs
 
 
 VARIANTS = {
@@ -64,27 +36,27 @@ VARIANTS = {
     "blundell": {"beta_type": "blundell"},
     "soenderby": {"beta_type": "soenderby"},
     "none": {"beta_type": "none"},
-    "mixture": {"prior": priors.scale_mixture(131, 0.5, 1.0, 0.1)},
+    "mixture": {"prior": MIXTURE},
     "planar flows": {"num_flows": 16},
     "matrix planar flows, mixture, many draws": {
         "num_flows": 4,
         "flow": "matrix_planar",
         "num_samples": 3,
-        "prior": priors.scale_mixture(131, 0.5, 1.0, 0.1),
+        "prior": MIXTURE,
     },
-    "mixture, local": {"prior": priors.scale_mixture(131, 0.5, 1.0, 0.1), "estimator": "local"},
+    "mixture, local": {"prior": MIXTURE, "estimator": "local"},
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_learns_a_separable_task_and_repeats_exactly(variant, toy_split):
     changes = {"num_epochs": 40, "temperature": 0.1, **VARIANTS[variant]}
-    network, epochs = train(toy_split, toy_split, **changes)
+    trained, epochs = train(toy_split, toy_split, **changes)
     again, repeated = train(toy_split, toy_split, **changes)
     assert epochs[-1].validation_accuracy == 1.0
     assert epochs[-1].train_nll < 0.5 * epochs[0].train_nll
     assert without_time(epochs) == without_time(repeated)
-    for name, value in network.posterior.state_dict().items():
+    for name, value in trained.posterior.state_dict().items():
         assert torch.equal(value, again.posterior.state_dict()[name])
 
 
@@ -93,13 +65,13 @@ def test_another_seed_is_another_run(toy_split):
 
 
 def test_epochs_are_reported_in_nats_per_example(toy_split):
-    network, (epoch,) = train(toy_split, num_epochs=1, batch_size=64, lr=1e-9)
-    kl = network.posterior.kl_divergence(priors.gaussian(network.posterior.dim, 1.0)).item()
+    trained, (epoch,) = train(toy_split, num_epochs=1, batch_size=64, lr=1e-9)
+    kl = trained.posterior.kl_divergence(gaussian_prior(trained.posterior.dim, 1.0)).item()
     assert epoch.train_kl == pytest.approx(kl, rel=1e-5)
     assert epoch.train_elbo == pytest.approx(-epoch.train_nll - kl / 64, rel=1e-5)
-    x, y = data.to_float(toy_split.images), toy_split.labels
-    draws = network.posterior.rsample(200, torch.Generator().manual_seed(0))[0]
-    expected = objective.log_likelihood_loss(mlp(network.layers(draws), x), y) / 64
+    draws, _ = trained.posterior.rsample_and_log_prob(200, seeded(0))
+    outputs = forward_drawn(TOY, trained.layers(draws), to_float(toy_split.images))
+    expected = THREE_CLASSES.nll(outputs, toy_split.labels) / 64
     assert abs(epoch.train_nll - expected.mean().item()) < 5 * expected.std().item()
     assert 0 <= epoch.train_accuracy <= 1
     assert epoch.validation_accuracy is None
@@ -122,27 +94,29 @@ def test_validation_draws_are_the_same_each_epoch(toy_split):
 def test_the_step_follows_the_gradient_of_the_elbo_per_example(toy_split, batch_size):
     """One SGD step on the first minibatch moves the mean by lr times the gradient of its cost, scaled to an example."""
     changes = {"optimizer": "sgd", "lr": 0.1, "num_epochs": 1, "batch_size": 64, "noise_reuse": 1}
-    network, _ = train(toy_split[slice(0, batch_size)], **changes)
-    start = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(1))
-    w, _ = start.posterior.rsample(1, torch.Generator().manual_seed(2))
-    nll = objective.log_likelihood_loss(
-        mlp(start.layers(w), data.to_float(toy_split.images[:batch_size])), toy_split.labels[:batch_size]
-    )
-    kl = start.posterior.kl_divergence(priors.gaussian(start.posterior.dim, 1.0))
-    objective.negative_elbo(nll, kl).div(batch_size).backward()
+    trained, _ = train(toy_split[slice(0, batch_size)], **changes)
+    start = tasks.network(seed=1)
+    w, _ = start.posterior.rsample_and_log_prob(1, seeded(2))
+    outputs = forward_drawn(TOY, start.layers(w), to_float(toy_split.images[:batch_size]))
+    nll = THREE_CLASSES.nll(outputs, toy_split.labels[:batch_size])
+    kl = start.posterior.kl_divergence(gaussian_prior(start.posterior.dim, 1.0))
+    negative_elbo(nll, kl).div(batch_size).backward()
     moved = start.posterior.mean.detach() - 0.1 * start.posterior.mean.grad
-    torch.testing.assert_close(network.posterior.mean.detach(), moved, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(trained.posterior.mean.detach(), moved, rtol=1e-5, atol=1e-6)
 
 
-def test_cosine_schedule_ends_at_zero(toy_split):
-    network, _ = train(toy_split, lr_schedule="cosine", num_epochs=1, batch_size=64)
-    moved, _ = train(toy_split, lr_schedule="cosine", num_epochs=2, batch_size=64)
-    assert not torch.equal(network.posterior.mean, moved.posterior.mean)
-    optimizer, schedule = training._optimizer(network, dataclasses.replace(PLAN, lr_schedule="cosine"), 4)
-    for _ in range(PLAN.num_epochs * 4):
-        optimizer.step()
-        schedule.step()
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+def test_cosine_schedule_falls_with_every_step_and_ends_at_zero(toy_split):
+    """Half a period of the cosine over all 28 steps: seven a pass, two passes an epoch, two epochs."""
+    process = training(toy_split, lr_schedule="cosine", num_epochs=2, steps_per_epoch=8)
+
+    def rate():
+        return process.optimizer.param_groups[0]["lr"]
+
+    rates = [rate()]
+    list(process.fit(lambda step, num_steps: rates.append(rate())))
+    expected = [PLAN.lr * (1.0 + math.cos(math.pi * step / 28)) / 2.0 for step in range(29)]
+    assert rates == pytest.approx(expected, abs=1e-12)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_progress_is_told_after_every_step(toy_split):
@@ -151,15 +125,8 @@ def test_progress_is_told_after_every_step(toy_split):
     assert calls == [(step, 14) for step in range(1, 15)]
 
 
-def training_of(split, seed=1, **changes):
-    network = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(seed))
-    noise = Noise(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1), 7)
-    prior = priors.gaussian(network.posterior.dim, 1.0)
-    return Training(network, prior, split, split, dataclasses.replace(PLAN, **changes), noise)
-
-
 def test_epochs_are_yielded_as_they_end(toy_split):
-    process = training_of(toy_split)
+    process = training(toy_split, toy_split)
     epochs = process.fit()
     assert next(epochs).number == 1
     early = process.network.posterior.mean.detach().clone()
@@ -174,13 +141,13 @@ def test_epochs_are_yielded_as_they_end(toy_split):
 )
 @pytest.mark.parametrize("estimator", ["weights", "local"])
 def test_stopped_and_resumed_ends_bit_identical_to_never_stopped(toy_split, tmp_path, changes, estimator):
-    whole = training_of(toy_split, num_epochs=5, estimator=estimator, **changes)
+    whole = training(toy_split, toy_split, num_epochs=5, estimator=estimator, **changes)
     expected = list(whole.fit())
-    stopped = training_of(toy_split, num_epochs=5, estimator=estimator, **changes)
+    stopped = training(toy_split, toy_split, num_epochs=5, estimator=estimator, **changes)
     first = list(itertools.islice(stopped.fit(), 2))
     checkpoint.save_state(tmp_path / "state", stopped.state_dict())
-    resumed = training_of(toy_split, seed=99, num_epochs=5, estimator=estimator, **changes)
-    resumed.load_state_dict(checkpoint.load_state(tmp_path / "state", torch.device("cpu")))
+    resumed = training(toy_split, toy_split, seed=99, num_epochs=5, estimator=estimator, **changes)
+    resumed.load_state_dict(checkpoint.load_state(tmp_path / "state", CPU))
     assert without_time(first + list(resumed.fit())) == without_time(expected)
     for name, value in whole.network.posterior.state_dict().items():
         assert torch.equal(value, resumed.network.posterior.state_dict()[name])
@@ -190,9 +157,9 @@ def test_stopped_and_resumed_ends_bit_identical_to_never_stopped(toy_split, tmp_
 def test_stopped_after_any_step_and_resumed_ends_bit_identical(toy_split, tmp_path, stop_at):
     """Seven steps a pass, two passes an epoch, two epochs."""
     changes = {"num_epochs": 2, "steps_per_epoch": 8, "lr_schedule": "cosine", "beta_type": "blundell"}
-    whole = training_of(toy_split, **changes)
+    whole = training(toy_split, toy_split, **changes)
     expected = without_time(whole.fit())
-    stopped, epochs = training_of(toy_split, **changes), []
+    stopped, epochs = training(toy_split, toy_split, **changes), []
 
     def stop(step, num_steps):
         if step == stop_at:
@@ -201,8 +168,8 @@ def test_stopped_after_any_step_and_resumed_ends_bit_identical(toy_split, tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         epochs.extend(stopped.fit(stop))
-    resumed = training_of(toy_split, seed=99, **changes)
-    resumed.load_state_dict(checkpoint.load_state(tmp_path / "state", torch.device("cpu")))
+    resumed = training(toy_split, toy_split, seed=99, **changes)
+    resumed.load_state_dict(checkpoint.load_state(tmp_path / "state", CPU))
     steps = []
     epochs += resumed.fit(lambda step, num_steps: steps.append(step))
     assert steps == list(range(stop_at + 1, 29))
@@ -232,12 +199,12 @@ def test_an_epoch_makes_as_many_passes_as_its_steps_need(toy_split):
 @pytest.mark.parametrize("prior", ["mixture", "gaussian"])
 def test_leaving_out_a_negligible_kl_changes_nothing(prior, toy_split, monkeypatch):
     """64 minibatches: the shares of Blundell's scheme fall to 2^-64. Adam shows a gradient however small it is."""
-    prior = VARIANTS["mixture"]["prior"] if prior == "mixture" else None
+    prior = MIXTURE if prior == "mixture" else None
     changes = {"beta_type": "blundell", "batch_size": 1, "prior": prior, "num_epochs": 2}
-    network, epochs = train(toy_split, **changes)
-    monkeypatch.setattr(training, "NEGLIGIBLE", -1.0)
+    trained, epochs = train(toy_split, **changes)
+    monkeypatch.setattr("bbb.inference.training.NEGLIGIBLE", -1.0)
     complete, expected = train(toy_split, **changes)
-    torch.testing.assert_close(network.posterior.state_dict(), complete.posterior.state_dict(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trained.posterior.state_dict(), complete.posterior.state_dict(), rtol=1e-4, atol=1e-5)
     assert epochs[-1].train_nll == pytest.approx(expected[-1].train_nll, rel=1e-3)
     assert epochs[-1].train_kl == pytest.approx(expected[-1].train_kl, rel=0.02)  # of other minibatches
 
@@ -251,7 +218,7 @@ def test_the_kl_is_reported_where_it_does_not_count(toy_split):
 def test_bfloat16_products_follow_the_gradient_of_float32(toy_split):
     """To the three digits that a bfloat16 has."""
     changes = {"optimizer": "sgd", "lr": 0.1, "num_epochs": 1, "batch_size": 64}
-    start = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(1)).posterior.mean.detach()
+    start = tasks.network(seed=1).posterior.mean.detach()
     moves = [
         train(toy_split, precision=name, **changes)[0].posterior.mean.detach() - start
         for name in ("float32", "bfloat16")

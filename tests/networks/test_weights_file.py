@@ -1,48 +1,66 @@
 import json
-import pickle
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from bbb import checkpoint
-from bbb.checkpoint import StateError, WeightsError
-from bbb.network import BayesianMLP
+from bbb.networks import Architecture, BayesianNetwork, WeightsError, load_weights, save_weights, weights_file
+from tests.tasks import network, seeded
 
 FLAVOURS = [(0, "planar"), (16, "planar"), (3, "matrix_planar")]
 
 
 @pytest.mark.parametrize(("num_flows", "flow"), FLAVOURS)
-def test_log_probs_survive_the_trip_with_every_flavour(tmp_path, generator, num_flows, flow):
-    network = BayesianMLP.initial((12, 8, 3), 0.05, generator, num_flows, flow)
-    for parameter in network.posterior.parameters():
-        parameter.data += 0.01 * torch.randn(parameter.shape, generator=generator)
-    checkpoint.save_weights(tmp_path / "w", network)
-    loaded, about = checkpoint.load_weights(tmp_path / "w")
-    w, _ = network.posterior.rsample(3, generator)
-    assert torch.equal(loaded.posterior.log_prob(w), network.posterior.log_prob(w))
+def test_log_probs_survive_the_trip_with_every_flavour(tmp_path, num_flows, flow):
+    saved = network(1, num_flows, flow)
+    for seed, parameter in enumerate(saved.posterior.parameters()):
+        parameter.data += 0.01 * torch.randn(parameter.shape, generator=seeded(seed))
+    save_weights(tmp_path / "w", saved)
+    loaded, about = load_weights(tmp_path / "w")
+    w, _ = saved.posterior.rsample_and_log_prob(3, seeded(2))
+    assert torch.equal(loaded.posterior.log_prob(w), saved.posterior.log_prob(w))
     assert (about["num_flows"], about["flow"]) == (num_flows, flow if num_flows else None)
 
 
-def test_a_float64_network_survives_the_trip(tmp_path, generator):
-    network = BayesianMLP.initial((12, 8, 3), 0.05, generator, 2).double()
-    checkpoint.save_weights(tmp_path / "w", network)
-    loaded, _ = checkpoint.load_weights(tmp_path / "w")
-    assert torch.equal(loaded.posterior.base.mean, network.posterior.base.mean)
+def test_a_float64_network_survives_the_trip(tmp_path):
+    saved = network(1, 2).double()
+    save_weights(tmp_path / "w", saved)
+    loaded, _ = load_weights(tmp_path / "w")
+    assert torch.equal(loaded.posterior.base.mean, saved.posterior.base.mean)
+    assert loaded.posterior.dtype == torch.float64
+
+
+class Other(Architecture):
+    """A network that is no MLP."""
+
+    shapes, num_inputs = ((3, 12),), 12
+
+    def forward(self, apply, x):
+        return apply(0, x)
+
+    def __str__(self):
+        return "one layer"
+
+
+def test_a_network_that_the_format_cannot_hold_is_refused(tmp_path):
+    posterior = network(sizes=(12, 3)).posterior
+    with pytest.raises(ValueError, match="network: the file format holds an MLP, not a network of one layer"):
+        save_weights(tmp_path / "w", BayesianNetwork(Other(), posterior))
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.fixture
 def saved(toy_network, tmp_path):
     path = tmp_path / "weights.safetensors"
-    checkpoint.save_weights(path, toy_network, {"dataset": "toy", "digits": [0, 1, 2]})
+    save_weights(path, toy_network, {"dataset": "toy", "digits": [0, 1, 2]})
     return path
 
 
-def test_log_probs_and_layout_survive_the_trip(toy_network, saved, generator):
-    loaded, about = checkpoint.load_weights(saved)
-    w, _ = toy_network.posterior.rsample(3, generator)
+def test_log_probs_and_layout_survive_the_trip(toy_network, saved):
+    loaded, about = load_weights(saved)
+    w, _ = toy_network.posterior.rsample_and_log_prob(3, seeded(2))
     assert torch.equal(loaded.posterior.log_prob(w), toy_network.posterior.log_prob(w))
-    assert loaded.sizes == toy_network.sizes
+    assert loaded.architecture == toy_network.architecture
     assert about["digits"] == [0, 1, 2]
     assert about["sizes"] == [12, 8, 3]
 
@@ -53,7 +71,7 @@ def test_nothing_but_the_file_is_left(saved):
 
 def test_missing_file(tmp_path):
     with pytest.raises(WeightsError, match="there is no such weights file"):
-        checkpoint.load_weights(tmp_path / "nope")
+        load_weights(tmp_path / "nope")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "header", "empty", "pickle", "huge header"])
@@ -70,13 +88,13 @@ def test_damaged_or_foreign_files_are_refused(saved, damage):
         }
         saved.write_bytes(changed[damage])
     with pytest.raises(WeightsError, match="not a weights file, or is damaged"):
-        checkpoint.load_weights(saved)
+        load_weights(saved)
 
 
 def forge(path, mean, log_std, **metadata):
-    layout = {"format": checkpoint.FORMAT, "flow": None, "num_flows": 0, "sizes": [12, 8, 3], **metadata}
+    layout = {"format": weights_file.FORMAT, "flow": None, "num_flows": 0, "sizes": [12, 8, 3], **metadata}
     metadata, tensors = {key: json.dumps(value) for key, value in layout.items()}, {"mean": mean, "log_std": log_std}
-    save_file(tensors, path, {**metadata, "sha256": checkpoint._checksum(metadata, tensors)})
+    save_file(tensors, path, {**metadata, "sha256": weights_file._checksum(metadata, tensors)})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +123,7 @@ def test_wrong_content_is_refused(tmp_path, mean, metadata, message):
     path = tmp_path / "forged.safetensors"
     forge(path, mean, torch.zeros(131), **metadata)
     with pytest.raises(WeightsError, match=message):
-        checkpoint.load_weights(path)
+        load_weights(path)
 
 
 def test_a_value_changed_with_a_sound_header_is_refused(saved):
@@ -113,37 +131,4 @@ def test_a_value_changed_with_a_sound_header_is_refused(saved):
     content[-1] ^= 1
     saved.write_bytes(content)
     with pytest.raises(WeightsError, match="its checksum is not that of its content"):
-        checkpoint.load_weights(saved)
-
-
-def test_state_survives_the_trip(tmp_path):
-    state = {"epochs_done": 3, "order": torch.Generator().get_state(), "history": [{"number": 1, "nll": None}]}
-    checkpoint.save_state(tmp_path / "state", state)
-    loaded = checkpoint.load_state(tmp_path / "state", torch.device("cpu"))
-    assert torch.equal(loaded.pop("order"), state.pop("order"))
-    assert loaded == state
-
-
-class Evil:
-    def __reduce__(self):
-        return (print, ("executed",))
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps(Evil()), b"bbb-state-2 x\n", b"PK\x03\x04"])
-def test_other_files_are_no_states(tmp_path, content, capsys):
-    (tmp_path / "state").write_bytes(content)
-    with pytest.raises(StateError, match=r"damaged, or a checkpoint of another version .*; start again without resume"):
-        checkpoint.load_state(tmp_path / "state", torch.device("cpu"))
-    assert "executed" not in capsys.readouterr().out
-
-
-def test_a_hostile_state_is_not_executed(tmp_path, capsys):
-    checkpoint.save_state(tmp_path / "state", {"x": Evil()})
-    with pytest.raises(StateError, match="holds what is not plain data"):
-        checkpoint.load_state(tmp_path / "state", torch.device("cpu"))
-    assert "executed" not in capsys.readouterr().out
-
-
-def test_a_missing_state(tmp_path):
-    with pytest.raises(StateError, match=r"cannot be read \(No such file"):
-        checkpoint.load_state(tmp_path / "state", torch.device("cpu"))
+        load_weights(saved)

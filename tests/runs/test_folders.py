@@ -1,10 +1,15 @@
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bbb import runs
-from bbb.runs import ResultsError
+from bbb.runs import RESULTS, ResultsError, open_run
+from bbb.system import LOCK, BusyError, lock
+from tests.tasks import REPOSITORY
 
 
 def finished_run(folder, text, status="COMPLETED", **config):
@@ -48,13 +53,13 @@ def test_all_files_change_in_one_move(tmp_path, monkeypatch):
     assert moves == [experiment / "latest"]
 
 
-def test_experiment_folder_stays_below_results(tmp_path):
-    root = tmp_path / "results"
+def test_experiment_folder_stays_below_results(in_tmp):
+    root = Path("results")
     root.mkdir()
-    (root / "out").symlink_to(tmp_path)
-    assert runs.experiment_folder("a/b", root) == root / "a" / "b"
+    (root / "out").symlink_to(in_tmp)
+    assert runs.experiment_folder("a/b") == root / "a" / "b"
     with pytest.raises(ResultsError, match="a link that leads out of"):
-        runs.experiment_folder("out/x", root)
+        runs.experiment_folder("out/x")
 
 
 def test_check_writable_leaves_nothing(tmp_path):
@@ -69,9 +74,8 @@ def test_an_unwritable_folder_is_refused(tmp_path):
     assert (tmp_path / "results").read_text() == "a file in the way"
 
 
-def test_weights_are_found_by_file_run_folder_and_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    root = tmp_path / "results"
+def test_weights_are_found_by_file_run_folder_and_name(in_tmp):
+    root = in_tmp / "results"
     first = finished_run(root / "a" / "1", "1")
     runs.publish(finished_run(root / "a" / "2", "2"))
     for pretrained, text in {
@@ -81,16 +85,16 @@ def test_weights_are_found_by_file_run_folder_and_name(tmp_path, monkeypatch):
         "results/a": "2",
         str(root / "a"): "2",
     }.items():
-        assert runs.find_weights(pretrained, root).read_text() == text
+        assert runs.find_weights(pretrained).read_text() == text
 
 
-def test_missing_weights_tell_what_there_is(tmp_path):
-    runs.publish(finished_run(tmp_path / "results" / "a" / "1", "1"))
-    finished_run(tmp_path / "results" / "failed" / "1", "1", status="FAILED")
-    with pytest.raises(ResultsError, match=r"pretrained='b': .* completed under .*: a; train one first"):
-        runs.find_weights("b", tmp_path / "results")
+def test_missing_weights_tell_what_there_is(in_tmp):
     with pytest.raises(ResultsError, match=r": none; train one first"):
-        runs.find_weights("b", tmp_path / "empty")
+        runs.find_weights("b")
+    runs.publish(finished_run(in_tmp / "results" / "a" / "1", "1"))
+    finished_run(in_tmp / "results" / "failed" / "1", "1", status="FAILED")
+    with pytest.raises(ResultsError, match=r"pretrained='b': .* completed under .*: a; train one first"):
+        runs.find_weights("b")
 
 
 def test_runs_are_found_by_configuration(tmp_path):
@@ -107,17 +111,129 @@ def test_runs_are_found_by_configuration(tmp_path):
     assert run.result == {"test_error": 1.0}
 
 
+def unfinished_run(folder, **config):
+    """The folder of a run that was stopped."""
+    finished_run(folder, "", status="INTERRUPTED", **config)
+    (folder / runs.CHECKPOINT).touch()
+    return folder
+
+
 def test_the_last_unfinished_run_is_found_with_its_configuration_only(tmp_path):
     for number, status in {"1": "FAILED", "2": "INTERRUPTED", "3": "COMPLETED"}.items():
-        folder = finished_run(tmp_path / number, "", status=status, seed=1, digits=[0, 1], resume=False)
+        folder = finished_run(tmp_path / number, "", status=status, seed=1, digits=[0, 1])
         if status != "COMPLETED":
             (folder / runs.CHECKPOINT).touch()
-    assert runs.find_unfinished(tmp_path, {"seed": 1, "digits": (0, 1), "resume": True}).name == "2"
+    assert runs.find_unfinished(tmp_path, {"seed": 1, "digits": (0, 1)}).name == "2"
     with pytest.raises(ResultsError, match=r"2 was started with another configuration: seed=2 \(was 1\)$"):
-        runs.find_unfinished(tmp_path, {"seed": 2, "digits": [0, 1], "resume": True})
+        runs.find_unfinished(tmp_path, {"seed": 2, "digits": [0, 1]})
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_of_a_version_in_which_resume_was_a_key_is_found(tmp_path, resume):
+    folder = unfinished_run(tmp_path / "1", seed=1, resume=resume)
+    assert runs.find_unfinished(tmp_path, {"seed": 1}) == folder
+    (run,) = runs.find_runs(tmp_path)
+    assert run.config == {"seed": 1}
 
 
 def test_nothing_to_resume(tmp_path):
     finished_run(tmp_path / "1", "")
     with pytest.raises(ResultsError, match=r"resume=True: there is no unfinished run in .*; leave resume away"):
         runs.find_unfinished(tmp_path, {})
+
+
+CLAIM = """
+import sys
+from pathlib import Path
+from bbb.system import BusyError, lock
+try:
+    lock(Path(sys.argv[1]))
+except BusyError:
+    sys.exit(3)
+"""
+
+
+def is_claimed(folder):
+    """Tell whether another process is kept out of a folder."""
+    command = [sys.executable, "-c", CLAIM, str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) in ((0, ""), (3, ""))
+    return done.returncode == 3
+
+
+def test_nothing_is_written_before_a_run_folder_is_made(in_tmp):
+    with open_run("a/b") as run:
+        assert (run.folder, run.is_resumed) == (None, False)
+        run.discard()
+        run.complete()
+    with pytest.raises(ResultsError, match="no unfinished run"), open_run("a/b") as run:
+        run.resume({})
+    with pytest.raises(KeyError), open_run("a/b"):
+        raise KeyError
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_a_run_folder_gets_the_next_number_and_is_claimed_while_it_is_open(in_tmp):
+    with open_run("a") as first, open_run("a") as second:
+        folders = [first.make(), second.make()]
+        assert folders == [Path(RESULTS) / "a" / "1", Path(RESULTS) / "a" / "2"]
+        assert first.make() == first.folder == folders[0], "it is made once"
+        assert all(is_claimed(folder.resolve()) for folder in folders)
+        (folders[0] / runs.CHECKPOINT).touch()
+    assert not is_claimed(folders[0].resolve())
+    assert (folders[0] / runs.CHECKPOINT).exists(), "it can be resumed"
+    assert not (folders[1] / LOCK).exists(), "there is nothing to resume"
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SystemExit])
+def test_the_claim_is_given_up_however_the_context_ends(in_tmp, error):
+    def work():
+        with open_run("a") as run:
+            (run.make() / runs.CHECKPOINT).touch()
+            raise error
+
+    with pytest.raises(error):
+        work()
+    assert not is_claimed(Path(RESULTS).resolve() / "a" / "1")
+
+
+def test_a_stopped_run_is_claimed_by_one_process_and_keeps_its_folder(in_tmp):
+    folder = unfinished_run(Path(RESULTS) / "a" / "1", seed=1)
+    (folder / f".{runs.CHECKPOINT}.0123abcd").touch()  # left by a process that was killed
+    with open_run("a") as run:
+        run.resume({"seed": 1})
+        assert (run.folder, run.is_resumed, run.make()) == (folder, True, folder)
+        assert is_claimed(folder.resolve())
+        assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {LOCK}
+        run.discard()
+        assert (folder / runs.CHECKPOINT).exists(), "what was there before is never thrown away"
+    assert not is_claimed(folder.resolve())
+    with open_run("a") as run:
+        run.resume({"seed": 1})
+        run.complete()
+    assert {path.name for path in folder.iterdir()} == {*runs.PUBLISHED, "run.json", "config.json"}
+
+
+def test_a_stopped_run_that_another_process_is_at_work_on_is_refused_and_left_alone(in_tmp):
+    folder = unfinished_run(Path(RESULTS) / "a" / "1", seed=1)
+    claim = lock(folder)
+    with pytest.raises(BusyError, match="another process is at work on this run"), open_run("a") as run:
+        run.resume({"seed": 1})
+    assert (folder / runs.CHECKPOINT).exists()
+    claim.release()
+
+
+def test_a_new_folder_whose_record_cannot_be_started_is_removed(in_tmp):
+    with open_run("a") as run:
+        (run.make() / "config.json").touch()
+        run.discard()
+        assert run.folder is None
+    assert list((Path(RESULTS) / "a").iterdir()) == []
+
+
+def test_a_completed_run_keeps_its_files_and_nothing_to_resume(in_tmp):
+    with open_run("a") as run:
+        for name in (runs.CHECKPOINT, runs.WEIGHTS):
+            (run.make() / name).touch()
+        run.complete()
+    assert [path.name for path in run.folder.iterdir()] == [runs.WEIGHTS]

@@ -6,23 +6,27 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbb.settings import Settings, SettingsError, check_text
-from bbb.training import Plan
-from tests.conftest import REPOSITORY
+from bbb.inference import Plan
+from bbb.runs import KEYS, Settings, SettingsError
+from tests.tasks import CONFIGS, DEFAULT
 
-CONFIGS = REPOSITORY / "configs"
-DEFAULT = yaml.safe_load((CONFIGS / "default.yaml").read_text())
 NAMED = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "default")
 
 
 def test_default_has_every_key_and_is_accepted():
-    assert DEFAULT.keys() == Settings.__pydantic_fields__.keys()
+    assert DEFAULT.keys() == {*KEYS}
     Settings.from_config(DEFAULT)
 
 
 def test_every_key_is_explained_in_default_yaml():
     for key in DEFAULT:
         assert re.search(rf"^{key}: .* # \S", (CONFIGS / "default.yaml").read_text(), re.MULTILINE), key
+
+
+def test_what_a_command_shall_do_is_no_key_of_a_configuration():
+    for option in ("resume", "fast", "grid", "scheduler"):
+        with pytest.raises(SettingsError, match=f"^{option}: unknown key"):
+            Settings.from_config({**DEFAULT, option: "abc"})
 
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
@@ -153,8 +157,3 @@ def test_subset_fills_a_dataclass_from_keys():
     plan = Settings.from_config({**DEFAULT, "lr": 0.5}).subset(Plan)
     assert plan.lr == 0.5
     assert plan.num_epochs == DEFAULT["num_epochs"]
-
-
-def test_a_value_nested_too_deeply_is_refused():
-    with pytest.raises(SettingsError, match="lr: its value is nested too deeply"):
-        check_text("lr", "-" * 5000 + "1")

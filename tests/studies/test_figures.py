@@ -1,24 +1,4 @@
-import dataclasses
-
-from bbb import figures
-from bbb.training import Epoch
-
-EPOCH = Epoch(1, 0.5, 1000.0, -0.6, 0.9, 0.8, 0.7, 1.0)
-
-
-def test_training_curves_show_train_and_validation_with_units():
-    epochs = [EPOCH, dataclasses.replace(EPOCH, number=2, train_accuracy=0.95)]
-    accuracy, nll, kl = figures.training_curves(epochs, "title").axes
-    assert list(accuracy.lines[0].get_ydata()) == [90.0, 95.0]
-    assert [len(axes.lines) for axes in (accuracy, nll, kl)] == [2, 2, 1]
-    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["train", "validation"]
-    assert "nats" in nll.get_ylabel()
-    assert "nats" in kl.get_ylabel()
-
-
-def test_training_curves_without_validation():
-    epoch = dataclasses.replace(EPOCH, validation_accuracy=None, validation_nll=None)
-    assert [len(axes.lines) for axes in figures.training_curves([epoch], "title").axes] == [1, 1, 1]
+from bbb.studies import figures
 
 
 def test_compare_draws_the_mean_of_seeds_against_epochs_and_seconds():

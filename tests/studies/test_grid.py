@@ -1,20 +1,16 @@
 import hashlib
 import itertools
 import json
+from pathlib import Path
 
 import pytest
-import yaml
 
-from bbb import grid, runs
-from bbb.errors import InputError
-from bbb.grid import Job
-from tests.conftest import REPOSITORY
+from bbb import runs
+from bbb.studies import grid
+from bbb.system import InputError
+from tests.tasks import job
 
-DEFAULT = yaml.safe_load((REPOSITORY / "configs" / "default.yaml").read_text())
-
-
-def job(source=None, **changes):
-    return Job({**DEFAULT, "dataset": "digits8x8", **changes}, (), source)
+RESULTS = Path("results")
 
 
 def recorded(folder, job, status="COMPLETED", source=None, **changes):
@@ -57,8 +53,15 @@ def test_what_is_no_grid_is_refused(lists, message):
 
 def test_every_problem_of_a_grid_is_told_once():
     with pytest.raises(InputError) as error:
-        grid.check([job(lr=-1, seed=seed) for seed in (1, 2)] + [job(num_hidden=0)])
+        grid.check_configs([job(lr=-1, seed=seed) for seed in (1, 2)] + [job(num_hidden=0)])
     assert [line.partition(":")[0] for line in str(error.value).splitlines()] == ["lr=-1", "num_hidden=0"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("resume", "abc"), ("resume", False), ("lrr", 1), ("grid", {})])
+def test_a_key_that_no_configuration_has_is_refused(key, value):
+    with pytest.raises(InputError, match=f"^{key}: unknown key") as error:
+        grid.check_configs([job(), job(**{key: value})])
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_inputs_that_are_not_there_are_told_before_anything_starts(in_tmp):
@@ -66,37 +69,37 @@ def test_inputs_that_are_not_there_are_told_before_anything_starts(in_tmp):
         grid.check_inputs([job(), job(pretrained="nope", prior="posterior")])
     source = job(experiment_name="later")
     grid.check_inputs([source, job(source, pretrained="later", prior="posterior")])
-    assert not (in_tmp / "results").exists()
+    assert not RESULTS.exists()
 
 
-def test_completed_runs_are_found_by_configuration_and_not_by_name(tmp_path):
+def test_completed_runs_are_found_by_configuration_and_not_by_name(in_tmp):
     wanted = [job(seed=1), job(seed=2), job(seed=3), job(seed=4), job(seed=1, lr=0.5), job(seed=5, rotation=30)]
     elsewhere = {"experiment_name": "other", "num_threads": 7, "data_dir": "d", "device": "cpu", "resume": True}
-    recorded(tmp_path / "other" / "1", wanted[0], **elsewhere)
-    recorded(tmp_path / "default" / "1", wanted[1], "FAILED")
-    recorded(tmp_path / "default" / "2", wanted[2], "RUNNING")
-    (recorded(tmp_path / "default" / "3", wanted[3]) / runs.WEIGHTS).unlink()
-    recorded(tmp_path / "default" / "4", wanted[4], lr=0.25)
-    recorded(tmp_path / "default" / "5", wanted[5], rotation=30.0)
-    recorded(tmp_path / "default" / "6", wanted[5], digits="damaged", seed={"a": []})
-    found = grid.find_completed(wanted, tmp_path)
+    recorded(RESULTS / "other" / "1", wanted[0], **elsewhere)
+    recorded(RESULTS / "default" / "1", wanted[1], "FAILED")
+    recorded(RESULTS / "default" / "2", wanted[2], "RUNNING")
+    (recorded(RESULTS / "default" / "3", wanted[3]) / runs.WEIGHTS).unlink()
+    recorded(RESULTS / "default" / "4", wanted[4], lr=0.25)
+    recorded(RESULTS / "default" / "5", wanted[5], rotation=30.0)
+    recorded(RESULTS / "default" / "6", wanted[5], digits="damaged", seed={"a": []})
+    found = grid.find_completed(wanted)
     assert {each.config["seed"]: run.folder.parent.name for each, run in found.items()} == {1: "other", 5: "default"}
     assert list(found) == [wanted[0], wanted[5]]
 
 
-def test_a_run_that_started_from_other_weights_is_not_the_wanted_one(tmp_path):
+def test_a_run_that_started_from_other_weights_is_not_the_wanted_one(in_tmp):
     source = job(experiment_name="a")
     wanted = job(source, pretrained="a", prior="posterior")
-    assert grid.find_completed([source, wanted], tmp_path) == {}
-    first = recorded(tmp_path / "b" / "1", source)  # the same run under another name
-    started = recorded(tmp_path / "c" / "1", wanted, source=first, pretrained="b")
-    found = grid.find_completed([source, wanted], tmp_path)
+    assert grid.find_completed([source, wanted]) == {}
+    first = recorded(RESULTS / "b" / "1", source)  # the same run under another name
+    started = recorded(RESULTS / "c" / "1", wanted, source=first, pretrained="b")
+    found = grid.find_completed([source, wanted])
     assert [found[each].folder for each in (source, wanted)] == [first, started]
     assert wanted.placed(found[source]).config["pretrained"] == str(first)
     (first / runs.WEIGHTS).write_text("of another machine")
-    assert list(grid.find_completed([source, wanted], tmp_path)) == [source]
+    assert list(grid.find_completed([source, wanted])) == [source]
     (started / "info.json").write_text("{half")
-    assert list(grid.find_completed([source, wanted], tmp_path)) == [source]
+    assert list(grid.find_completed([source, wanted])) == [source]
 
 
 def test_a_source_comes_before_what_starts_from_it_and_once():

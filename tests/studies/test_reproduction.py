@@ -3,17 +3,19 @@ import json
 import re
 import shutil
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import yaml
 
 import experiment
-from bbb import commands, grid, reproduction, runs
-from bbb.grid import FREE, identity
-from bbb.settings import Settings
-from tests.conftest import REPOSITORY
+from bbb import runs
+from bbb.cli import Options, commands
+from bbb.runs import Settings
+from bbb.studies import Arm, grid, reproduction
+from bbb.studies.grid import FREE, identity
+from tests.tasks import CONFIGS, DEFAULT, REPOSITORY
 
-CONFIGS = REPOSITORY / "configs"
 TINY = {"dataset": "digits8x8", "num_hidden": 8, "num_epochs": 2, "steps_per_epoch": 1, "num_test_samples": 3}
 NAMES = ["normflow", "calibration", "uncertainty", "comparing_beta", "transfer_results"]
 ALLOWED_TO_DIFFER = {  # within a figure, besides the seed: what it compares
@@ -31,7 +33,7 @@ def plots(request):
 def test_every_configuration_is_sound_and_every_mean_is_of_three_seeds(plots):
     assert list(plots) == NAMES
     for plot in plots.values():
-        grid.check(plot.jobs)
+        grid.check_configs(plot.jobs)
         for jobs in plot.arms.values():
             seeds = [job.config["seed"] for job in jobs]
             assert len(set(seeds)) == len(seeds) >= 3
@@ -47,14 +49,14 @@ def test_the_arms_of_a_figure_differ_in_what_it_compares_and_nothing_else(plots,
 
 def test_the_arms_of_transfer_are_trained_alike_on_the_same_images(plots):
     arms = plots["transfer_results"].arms
-    assert sorted({fraction for _, fraction in arms}) == [0.01, 0.1, 0.5, 1.0]
+    assert sorted({arm.fraction for arm in arms}) == [0.01, 0.1, 0.5, 1.0]
     keys = ("digits", "fraction", "num_epochs", "steps_per_epoch", "temperature", "input_dropout", "lr", "num_hidden")
-    for (arm, fraction), jobs in arms.items():
-        for job, baseline in zip(jobs, arms["from scratch", fraction], strict=False):
+    for arm, jobs in arms.items():
+        for job, baseline in zip(jobs, arms[Arm("from scratch", arm.fraction)], strict=False):
             assert job.config["seed"] == baseline.config["seed"]
-            if arm == "transfer":
+            if arm.name == "transfer":
                 assert {key: job.config[key] for key in keys} == {key: baseline.config[key] for key in keys}
-            if arm != "from scratch":
+            if arm.name != "from scratch":
                 assert job.source.config["digits"] == [0, 1, 2, 3, 4]
                 assert job.source.config["seed"] == job.config["seed"]
 
@@ -67,15 +69,15 @@ def test_no_configuration_is_run_twice_and_toys_are_kept_apart():
     assert {job.config["dataset"] for job in fast} == {"digits8x8"}
     names = [{job.config["experiment_name"].split("/")[0] for job in jobs} for jobs in (full, fast)]
     assert names == [{"reproduce"}, {"reproduce-fast"}]
-    assert reproduction.folder(False) != reproduction.folder(True)
+    assert reproduction.figures_folder(False) != reproduction.figures_folder(True)
 
 
 def test_the_words_of_a_run_make_its_configuration(plots):
     for job in chain.from_iterable(plot.jobs for plot in plots.values()):
         named, *changes = job.words
         config = {
-            **reproduction.load_file(CONFIGS / "default.yaml"),
-            **reproduction.load_file(CONFIGS / f"{named}.yaml"),
+            **DEFAULT,
+            **runs.load_file(CONFIGS / f"{named}.yaml"),
         }
         for change in changes:
             key, _, value = change.partition("=")
@@ -122,7 +124,7 @@ SHOWS = {  # made up: two seeds, two epochs
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_is_drawn_again_from_its_file_to_the_last_bit(plots, tmp_path, name):
     plot = dataclasses.replace(plots[name], show=lambda arms: SHOWS[name])
-    completed = {job: runs.Run(runs.Path("results/a/1"), "COMPLETED", {}, {"test_error": 2.0}) for job in plot.jobs}
+    completed = {job: runs.Run(Path("results/a/1"), "COMPLETED", {}, {"test_error": 2.0}) for job in plot.jobs}
     reproduction.draw(plot, completed, tmp_path)
     path = tmp_path / f"{name}.png"
     first = path.read_bytes()
@@ -150,11 +152,11 @@ def made(tmp_path_factory):
 
 
 def drawn():
-    return {path.name: path.read_bytes() for path in reproduction.folder(True).glob("*.png")}
+    return {path.name: path.read_bytes() for path in reproduction.figures_folder(True).glob("*.png")}
 
 
 def tables():
-    return [(reproduction.folder(True) / name).read_text() for name in ("results.md", "results.csv")]
+    return [(reproduction.figures_folder(True) / name).read_text() for name in ("results.md", "results.csv")]
 
 
 @pytest.mark.slow
@@ -163,12 +165,12 @@ def test_figures_are_drawn_from_runs_and_again_from_their_files_alone(made, caps
     from_runs, results, out = drawn(), tables(), capsys.readouterr().out
     assert sorted(from_runs) == sorted(f"{name}.png" for name in NAMES)
     assert len(re.findall(r"drawn from \d+ runs", out)) == 5
-    files = {path.name: path.read_bytes() for path in reproduction.folder(True).glob("*.json")}
+    files = {path.name: path.read_bytes() for path in reproduction.figures_folder(True).glob("*.json")}
     assert all(len(content) < 30_000 for content in files.values())
     monkeypatch.chdir(tmp_path)
-    reproduction.folder(True).mkdir(parents=True)
+    reproduction.figures_folder(True).mkdir(parents=True)
     for name, content in files.items():
-        (reproduction.folder(True) / name).write_bytes(content)
+        (reproduction.figures_folder(True) / name).write_bytes(content)
     experiment.command_line(["experiment.py", "figures", "fast=True"])
     assert drawn() == from_runs
     assert tables() == results
@@ -177,24 +179,26 @@ def test_figures_are_drawn_from_runs_and_again_from_their_files_alone(made, caps
 
 @pytest.mark.slow
 def test_a_figure_shows_the_runs_it_names(made):
-    commands.figures(True, REPOSITORY / "experiment.py")
-    records = {name: json.loads((reproduction.folder(True) / f"{name}.json").read_text()) for name in NAMES}
+    commands.figures(Options(fast=True), REPOSITORY / "experiment.py")
+    records = {name: json.loads((reproduction.figures_folder(True) / f"{name}.json").read_text()) for name in NAMES}
     for plot in made:
         record = records[plot.name]
         for run, job in zip(record["runs"], plot.jobs, strict=True):
-            (recorded,) = runs.find_runs(runs.Path(run["run"]))
+            (recorded,) = runs.find_runs(Path(run["run"]))
             assert identity({**record["config"], **run["config"]}) == identity(recorded.config) == identity(job.config)
     found = grid.find_completed([job for plot in made for job in plot.jobs])
-    rows = {tuple(row.setting.values()): row for row in reproduction.results(made, reproduction.folder(True))}
+    rows = {tuple(row.setting.values()): row for row in reproduction.results(made, reproduction.figures_folder(True))}
     assert len(rows) == sum(len(plot.arms) for plot in made)
     for plot in made:
         for arm, jobs in plot.arms.items():
-            for name, (mean, _) in rows[plot.name, *arm].measures.items():
+            for name, (mean, _) in rows[
+                plot.name, *(part for part in (arm.name, arm.fraction) if part is not None)
+            ].measures.items():
                 assert mean == pytest.approx(sum(found[job].result[name] for job in jobs) / len(jobs))
     reliability = records["calibration"]["shows"]["reliability"]
     (calibration,) = (plot for plot in made if plot.name == "calibration")
-    for (arm,), jobs in calibration.arms.items():
-        for job, bins in zip(jobs, reliability[arm], strict=True):
+    for arm, jobs in calibration.arms.items():
+        for job, bins in zip(jobs, reliability[arm.name], strict=True):
             pairs = zip(bins["share"], bins["confidence"], bins["accuracy"], strict=True)
             error = sum(share * abs(accuracy - confidence) for share, confidence, accuracy in pairs)
             assert 100 * error == pytest.approx(found[job].result["test_ece"], abs=0.01), "the draws are the run's own"
@@ -202,10 +206,10 @@ def test_a_figure_shows_the_runs_it_names(made):
 
 @pytest.mark.slow
 def test_a_file_of_other_configurations_or_a_damaged_one_is_not_drawn(made, tmp_path):
-    commands.figures(True, REPOSITORY / "experiment.py")
+    commands.figures(Options(fast=True), REPOSITORY / "experiment.py")
     for plot in made:
         path = tmp_path / f"{plot.name}.json"
-        content = (reproduction.folder(True) / path.name).read_text()
+        content = (reproduction.figures_folder(True) / path.name).read_text()
         path.write_text(content)
         assert reproduction.redraw(plot, tmp_path)
         (tmp_path / f"{plot.name}.png").unlink()
@@ -225,10 +229,10 @@ def test_a_file_of_other_configurations_or_a_damaged_one_is_not_drawn(made, tmp_
 
 @pytest.mark.slow
 def test_missing_runs_are_told_with_the_commands_that_make_them(made, capsys, tmp_path, monkeypatch):
-    results = runs.Path("results").resolve()
+    results = Path("results").resolve()
     monkeypatch.chdir(tmp_path)
     shutil.copytree(results, "results", symlinks=True)
-    for path in reproduction.folder(True).glob("*.*"):
+    for path in reproduction.figures_folder(True).glob("*.*"):
         path.unlink()
     shutil.rmtree("results/reproduce-fast/beta/1")
     shutil.rmtree("results/reproduce-fast/domain_a/seed2")

@@ -4,7 +4,7 @@ import io
 import numpy as np
 import pytest
 
-from bbb import table
+from bbb.studies import table
 
 RESULTS = [
     ({"beta_type": beta, "seed": seed}, {"test_error": error, "seconds": 10.0 * seed})

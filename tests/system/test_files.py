@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from bbb import files
-from bbb.files import BusyError, StorageError
+from bbb.system import BusyError, StorageError, files
 
 
 @pytest.mark.parametrize("call", ["os.replace", "os.fsync"])
@@ -46,7 +45,9 @@ def test_a_folder_has_one_process_at_a_time(tmp_path):
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
-    program = f"from bbb import files; from pathlib import Path; c = files.lock(Path({str(tmp_path)!r})); print(1)"
+    program = (
+        f"from bbb.system import files; from pathlib import Path; c = files.lock(Path({str(tmp_path)!r})); print(1)"
+    )
     program += "; import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
     assert (tmp_path / files.LOCK).exists()

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from bbb import machine
-from bbb.machine import DeviceError
+from bbb.system import DeviceError, machine
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
@@ -12,15 +11,13 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert machine.find_device("auto") == torch.device("cuda")
     assert machine.find_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(
-        machine.DeviceError, match=r"device='cuda:2': is not there; this machine has cpu, cuda:0, cuda:1"
-    ):
+    with pytest.raises(DeviceError, match=r"device='cuda:2': is not there; this machine has cpu, cuda:0, cuda:1"):
         machine.find_device("cuda:2")
 
 
 def test_a_missing_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(machine.DeviceError, match="this machine has cpu"):
+    with pytest.raises(DeviceError, match="this machine has cpu"):
         machine.find_device("cuda")
 
 

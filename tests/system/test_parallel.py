@@ -12,12 +12,11 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from bbb import data, parallel, priors
-from bbb.network import BayesianMLP
-from bbb.noise import NoiseTable
-from bbb.steps import Step
-from tests.conftest import REPOSITORY, wait_for
-from tests.test_training import PLAN
+from bbb.data import to_float
+from bbb.distributions import NoiseTable, scale_mixture_prior
+from bbb.inference import Step
+from bbb.system import ALONE, joined
+from tests.tasks import CPU, PLAN, REPOSITORY, THREE_CLASSES, network, seeded, wait_for
 
 
 class SameNoise(NoiseTable):
@@ -28,13 +27,15 @@ class SameNoise(NoiseTable):
 
 
 def gradients(split, group, table=None):
-    network = BayesianMLP.initial((12, 8, 3), 0.05, torch.Generator().manual_seed(1))
-    prior = priors.scale_mixture(network.posterior.dim, 0.5, 1.0, 0.1)
-    step = Step(network, prior, PLAN, [torch.Generator().manual_seed(2)], split, group)
+    trained = network(1)
+    prior = scale_mixture_prior(trained.posterior.dim, 0.5, 1.0, 0.1)
+    parameters = list(trained.posterior.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    step = Step(trained, THREE_CLASSES, prior, PLAN, [seeded(2)], split, optimizer, group)
     if table is not None:
-        step.tables = [table(torch.Generator().manual_seed(2), 16, network.posterior.dim, group)]
-    cost, measured = step(data.to_float(split.images), split.labels, 0.3)
-    return [p.grad for p in network.posterior.parameters()], cost, measured
+        step.tables = [table(seeded(2), 16, trained.posterior.dim, group)]
+    cost, measured = step.gradient(to_float(split.images), split.labels, 0.3)
+    return [p.grad for p in parameters], cost, measured
 
 
 def free_port():
@@ -46,14 +47,14 @@ def free_port():
 def work(rank, size, port, folder, split, table):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    with parallel.joined(torch.device("cpu")) as group:
+    with joined(CPU) as group:
         torch.save(gradients(split, group, table), folder / f"{rank}.pt")
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_averaged_gradient_is_that_of_a_single_process_with_the_same_noise(size, toy_split, tmp_path):
     mp.spawn(work, (size, free_port(), tmp_path, toy_split, SameNoise), nprocs=size)
-    expected = gradients(toy_split, parallel.ALONE)
+    expected = gradients(toy_split, ALONE)
     for rank in range(size):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected, rtol=1e-5, atol=1e-5)
 
@@ -61,7 +62,7 @@ def test_the_averaged_gradient_is_that_of_a_single_process_with_the_same_noise(s
 def test_each_process_has_noise_of_its_own_and_all_have_the_same_gradient(toy_split, tmp_path):
     mp.spawn(work, (2, free_port(), tmp_path, toy_split, None), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    alone = gradients(toy_split, parallel.ALONE)
+    alone = gradients(toy_split, ALONE)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(first[0], second[0], strict=True))
     assert not torch.allclose(first[0][0], alone[0][0])
     assert torch.allclose(first[1], alone[1], rtol=0.1)  # the cost, which differs by its noise alone

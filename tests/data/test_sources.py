@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bbb import data
-from bbb.data import DataError, Split
+from bbb.data import DataError
 
 
 def write_idx(path, array):
@@ -23,11 +23,6 @@ def fake_fashion(tmp_path):
         write_idx(raw / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (num, 28, 28)))
         write_idx(raw / f"{part}-labels-idx1-ubyte", rng.integers(0, 10, num))
     return tmp_path
-
-
-def split_of(labels):
-    labels = torch.tensor(labels)
-    return Split(torch.arange(len(labels), dtype=torch.uint8).unsqueeze(1), labels)
 
 
 def test_embedded_digits_need_no_folder(in_tmp):
@@ -90,84 +85,7 @@ def test_data_root(monkeypatch, argument, variable, expected):
     assert str(data.data_root(argument)) == expected
 
 
-def test_select_relabels_in_the_order_given():
-    chosen = data.select(split_of([5, 0, 7, 5, 9]), (7, 5))
-    assert chosen.labels.tolist() == [1, 0, 1]
-    assert chosen.images.squeeze(1).tolist() == [0, 2, 3]
-
-
-def test_subsample_cuts_each_class_alike(generator):
-    split = split_of([0] * 100 + [1] * 30 + [2] * 3)
-    part = data.subsample(split, 0.1, generator)
-    assert part.labels.bincount().tolist() == [10, 3, 1]
-    assert len(part.images.unique()) == len(part)
-    assert data.subsample(split, 1.0, generator) is split
-
-
-def test_hold_out_parts_are_disjoint_and_complete(generator):
-    split = split_of([0] * 60)
-    train, validation = data.hold_out(split, 1 / 6, generator)
-    assert (len(train), len(validation)) == (50, 10)
-    assert torch.cat([train.images, validation.images]).flatten().sort().values.tolist() == list(range(60))
-
-
-def test_nothing_held_out():
-    split = split_of([0, 1])
-    assert data.hold_out(split, 0.0, torch.Generator()) == (split, None)
-
-
-def test_holding_everything_out_is_refused():
-    with pytest.raises(DataError, match=r"validation_fraction=0.9: leaves none of 4 images"):
-        data.hold_out(split_of([0, 1, 0, 1]), 0.9, torch.Generator())
-
-
-def test_batches_visit_every_image_once_in_an_order_of_the_generator(toy_split):
-    def visit(seed):
-        return list(data.batches(toy_split, 10, torch.Generator().manual_seed(seed)))
-
-    batches = visit(1)
-    assert [len(labels) for _, labels in batches] == [10] * 6 + [4]
-    assert data.num_batches(toy_split, 10) == 7
-    seen = torch.cat([x for x, _ in batches])
-    assert torch.equal(seen.sort(dim=0).values, data.to_float(toy_split.images).sort(dim=0).values)
-    again, other = visit(1), visit(2)
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(batches, again, strict=True))
-    assert not torch.equal(batches[0][0], other[0][0])
-
-
-def test_pixels_are_scaled_as_in_the_paper():
-    scaled = data.to_float(torch.tensor([0, 126, 255], dtype=torch.uint8))
-    torch.testing.assert_close(scaled, torch.tensor([0.0, 1.0, 255 / 126]))
-
-
-@pytest.mark.parametrize("share", [0.2, 0.5])
-def test_dropped_pixels_are_the_right_share_and_keep_the_mean(share, generator):
-    x = torch.ones(1000, 785)
-    dropped = data.drop_pixels(x, share, generator)
-    num = x.numel()
-    standard_error = (share * (1 - share) / num) ** 0.5
-    assert abs((dropped == 0).float().mean().item() - share) < 5 * standard_error
-    torch.testing.assert_close(dropped.max(), torch.tensor(1 / (1 - share)))
-    assert not torch.equal(dropped, data.drop_pixels(x, share, generator))
-
-
-def test_no_pixels_are_dropped_at_share_zero(generator):
-    x = torch.ones(2, 3)
-    assert data.drop_pixels(x, 0.0, generator) is x
-
-
 def test_real_mnist_is_whole(mnist_dir):
     train, test = data.load("mnist", mnist_dir)
     assert (len(train), len(test)) == (60_000, 10_000)
     assert train.labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-
-
-def test_rotation_turns_counter_clockwise_and_is_undone(generator):
-    images = torch.zeros(2, 5, 5, dtype=torch.uint8)
-    images[:, 0, 2] = 200  # top, centre
-    split = data.Split(images.flatten(1), torch.tensor([3, 4]))
-    turned = data.rotate(split, 90.0)
-    assert turned.images.view(2, 5, 5)[:, 2, 0].tolist() == [200, 200]  # left, centre
-    assert torch.equal(turned.labels, split.labels)
-    assert torch.equal(data.rotate(turned, -90.0).images, split.images)
-    assert data.rotate(split, 0.0) is split
