@@ -27,9 +27,9 @@ _MD5 = {
     ("mnist", "t10k-labels-idx1-ubyte"): "27ae3e4e09519cfbb04c329615203637",
 }
 # Of torchvision's other sets: the class, and the arguments for the training set and for the test set.
-_BY_PART = {"train": True}, {"train": False}
-_BY_NAME = {"split": "train"}, {"split": "test"}
-_OTHER_SETS: dict[str, tuple[str, tuple[dict[str, object], dict[str, object]]]] = {
+_BY_PART: tuple[dict[str, Any], dict[str, Any]] = {"train": True}, {"train": False}
+_BY_NAME: tuple[dict[str, Any], dict[str, Any]] = {"split": "train"}, {"split": "test"}
+_OTHER_SETS: dict[str, tuple[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "qmnist": ("QMNIST", _BY_PART),
     "emnist": ("EMNIST", ({"split": "balanced", "train": True}, {"split": "balanced", "train": False})),
     "usps": ("USPS", _BY_PART),
@@ -127,7 +127,7 @@ def _load_other(name: str, data_dir: Path) -> tuple[Split, Split]:
 
 
 def _create(
-    name: str, kind: Any, data_dir: Path, arguments: dict[str, object], needed: str, or_download: bool = False
+    name: str, kind: Any, data_dir: Path, arguments: dict[str, Any], needed: str, or_download: bool = False
 ) -> Any:
     """Create one of torchvision's sets; reading it first, then downloading it, where that is asked for.
 

@@ -91,7 +91,12 @@ class FlowedGaussian(WeightDistribution):
 
 
 def identity_flow(
-    name: FlowName, shape: tuple[int, ...], num_flows: int, std: float, generator: torch.Generator, has_bias: bool = True
+    name: FlowName,
+    shape: tuple[int, ...],
+    num_flows: int,
+    std: float,
+    generator: torch.Generator,
+    has_bias: bool = True,
 ) -> Flow:
     """Create the flows of one layer, which start as the identity.
 

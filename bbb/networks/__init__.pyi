@@ -18,6 +18,8 @@ from .module import NetworkError as NetworkError
 from .network import BayesianNetwork as BayesianNetwork
 from .network import initial_network as initial_network
 from .network import num_hidden_weights as num_hidden_weights
+from .pretrained import PretrainedMean as PretrainedMean
+from .pretrained import load_pretrained as load_pretrained
 from .weights_file import WeightsError as WeightsError
 from .weights_file import load_weights as load_weights
 from .weights_file import save_weights as save_weights

@@ -48,6 +48,11 @@ class Architecture(ABC):
         """Put the layers into words, as in ``784-400-400-10 units``."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The layers' names, as in an ordinary ``state_dict``."""
+        return tuple(str(i) for i in range(len(self.layers)))
+
+    @property
     def shapes(self) -> tuple[Shape, ...]:
         """``(out, *rest)`` of each layer's kernel."""
         return tuple(layer.shape for layer in self.layers)

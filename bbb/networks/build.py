@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -40,10 +41,7 @@ def build(
         NetworkError: there is no such network, or it cannot be used.
     """
     if name == "mlp":
-        num_inputs = 1
-        for size in input_shape:
-            num_inputs *= size
-        architecture: Architecture = MLP((num_inputs, *hidden, num_outputs))
+        architecture: Architecture = MLP((math.prod(input_shape), *hidden, num_outputs))
     elif name == "lenet":
         architecture = lenet(input_shape, num_outputs, deterministic)
     else:
@@ -59,11 +57,9 @@ def _build_users_own(name: str, input_shape: Shape, num_outputs: int, determinis
         return ModuleArchitecture(made, input_shape, num_outputs, name, deterministic)
     if not isinstance(made, Architecture):
         raise NetworkError(
-            f"network={name}: returns {type(made).__name__}; must return a torch.nn.Module or a bbb.networks.Architecture"
+            f"network={name}: returns {type(made).__name__}; must return a torch.nn.Module or an Architecture"
         )
-    num_inputs = 1
-    for size in input_shape:
-        num_inputs *= size
+    num_inputs = math.prod(input_shape)
     if (made.num_inputs, made.num_outputs) != (num_inputs, num_outputs):
         raise NetworkError(
             f"network={name}: takes {made.num_inputs} numbers and has {made.num_outputs} outputs; the data need "

@@ -15,8 +15,8 @@ def forward_drawn(architecture: Architecture, weights: Sequence[LayerWeights], x
 
     Args:
         architecture: the network.
-        weights: kernels ``(S, out, *rest)`` and biases ``(S, out)`` of each layer; for R replicas ``(S, R, out, *rest)``
-            and ``(S, R, out)``.
+        weights: kernels ``(S, out, *rest)`` and biases ``(S, out)`` of each layer; for R replicas with the axes
+            ``(S, R, ...)``.
         x: inputs ``(B, P)``, shared by all draws; ``(R, B, P)`` for replicas, each of which has its own.
 
     Returns:

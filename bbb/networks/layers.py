@@ -130,7 +130,9 @@ class Convolution(Layer):
             return outputs.unflatten(0, h.shape[:-3])
         draws = h.shape[:-4]  # (..., R)
         kernel, bias = kernel.expand(*draws, *kernel.shape[1:]), None if bias is None else bias.expand(*draws, -1)
-        outputs = self.apply_batched(h.flatten(0, -5), kernel.flatten(0, -5), None if bias is None else bias.flatten(0, -2))
+        outputs = self.apply_batched(
+            h.flatten(0, -5), kernel.flatten(0, -5), None if bias is None else bias.flatten(0, -2)
+        )
         return outputs.unflatten(0, draws)
 
     def apply_batched(self, h: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:

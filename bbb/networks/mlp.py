@@ -39,6 +39,11 @@ class MLP(Architecture):
         return h
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """As in ``torch.nn.Sequential(Linear, ReLU, Linear, ...)``."""
+        return tuple(str(2 * i) for i in range(len(self.layers)))
+
+    @property
     def num_inputs(self) -> int:
         return self.sizes[0]
 

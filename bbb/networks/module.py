@@ -67,6 +67,10 @@ class ModuleArchitecture(Architecture):
         return self._layers
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return self.paths
+
+    @property
     def num_inputs(self) -> int:
         return torch.Size(self.input_shape).numel()
 
@@ -138,8 +142,8 @@ class ModuleArchitecture(Architecture):
                 continue
             if type(layer) not in (nn.Linear, nn.Conv2d) or getattr(layer, "padding_mode", "zeros") != "zeros":
                 raise NetworkError(
-                    f"{where}: cannot be Bayesian; use torch.nn.Linear or Conv2d with zeros as padding, or keep it as it "
-                    f"is: deterministic=['{path}']"
+                    f"{where}: cannot be Bayesian; use torch.nn.Linear or Conv2d with zeros as padding, or keep it: "
+                    f"deterministic=['{path}']"
                 )
             bayesian[path] = layer
         missing = [name for name in self.deterministic if name not in kept]
@@ -152,7 +156,7 @@ class ModuleArchitecture(Architecture):
         return bayesian
 
     def _try_out(self, bayesian: dict[str, nn.Module], num_outputs: int) -> list[str]:
-        """Run the module on two made-up examples; returns the names of the Bayesian layers in the order of their calls."""
+        """Run the module on made-up examples; returns the names of the Bayesian layers in the order of their calls."""
         called: dict[str, None] = {}
         last: list[str] = []
 
@@ -161,7 +165,9 @@ class ModuleArchitecture(Architecture):
             if path in bayesian:
                 called[path] = None
 
-        with_weights = [(p, m) for p, m in self.module.named_modules() if any(v is not None for v in m._parameters.values())]
+        with_weights = [
+            (p, m) for p, m in self.module.named_modules() if any(v is not None for v in m._parameters.values())
+        ]
         hooks = [layer.register_forward_hook(partial(note, path=path)) for path, layer in with_weights]
         x = torch.rand(2, *self.input_shape, generator=torch.Generator().manual_seed(0))
         try:
@@ -196,7 +202,9 @@ def _layer(module: nn.Module) -> Layer:
         return Dense(module.out_features, module.in_features, has_bias)
     if isinstance(module, nn.Conv2d):
         size, stride, dilation = ((int(a), int(b)) for a, b in (module.kernel_size, module.stride, module.dilation))
-        padding = module.padding if isinstance(module.padding, str) else (int(module.padding[0]), int(module.padding[1]))
+        padding = (
+            module.padding if isinstance(module.padding, str) else (int(module.padding[0]), int(module.padding[1]))
+        )
         return Convolution(
             module.out_channels, module.in_channels, size, stride, padding, dilation, module.groups, has_bias
         )

@@ -145,7 +145,9 @@ def _architecture(path: Path, about: Mapping[str, Any], network: str | None) -> 
         )
     architecture = build(name if name == "lenet" else str(network), input_shape, num_outputs, (), deterministic)
     if [*architecture.shapes] != kernels:
-        raise WeightsError(f"{path}: holds kernels of {kernels}, network={network or name} has {[*architecture.shapes]}")
+        raise WeightsError(
+            f"{path}: holds kernels of {kernels}, network={network or name} has {[*architecture.shapes]}"
+        )
     return architecture
 
 

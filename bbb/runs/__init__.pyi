@@ -23,10 +23,12 @@ from .folders import publish as publish
 from .pipeline import Result as Result
 from .pipeline import run as run
 from .pipeline import save_figure as save_figure
+from .plain import ALIASES as ALIASES
 from .plain import SettingsError as SettingsError
 from .plain import check_plain as check_plain
 from .plain import check_text as check_text
 from .plain import load_file as load_file
+from .plain import modernised as modernised
 from .plain import read_value as read_value
 from .plotting import LINES as LINES
 from .plotting import MARKERS as MARKERS
