@@ -302,7 +302,8 @@ FAULTS = [
         "the checkpoint goes before the result is recorded",
         "cli/recorder.py",
         "                write(*args, **kwargs)\n                if is_complete:\n",
-        "                if is_complete:\n                    self._run.complete()\n                write(*args, **kwargs)\n                if False:\n",
+        "                if is_complete:\n                    self._run.complete()\n"
+        "                write(*args, **kwargs)\n                if False:\n",
         "cli",
     ),
     Fault(

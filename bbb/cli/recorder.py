@@ -30,6 +30,7 @@ class Recorder(FileStorageObserver):
     def _reset(self) -> None:
         self.problem: StorageError | None = None
         self.dir = None
+        self._has_begun = False  # the record; Sacred's heartbeat comes from a thread of its own, at any moment
         self._run: OpenRun | None = None
         self._closing = ExitStack()
         self._start: dict[str, Any] = {}
@@ -62,6 +63,7 @@ class Recorder(FileStorageObserver):
         try:
             with writing(folder):
                 super().started_event(**self._start)
+            self._has_begun = True
         except InputError:
             self.dir = None
             self._run.discard()
@@ -82,7 +84,7 @@ class Recorder(FileStorageObserver):
 
     def heartbeat_event(self, *args: Any, **kwargs: Any) -> None:
         """Write what has been measured and printed, and the record."""
-        if self.dir is None:
+        if not self._has_begun:
             return
         with self._noting_problems():
             if self._metrics:
@@ -131,7 +133,7 @@ class Recorder(FileStorageObserver):
     def _end(self, write: Callable[..., None], *args: Any, is_complete: bool = False, **kwargs: Any) -> None:
         """Record how a run ended, then release its folder."""
         with self._closing:
-            if self.dir is None or self._run is None:
+            if not self._has_begun or self._run is None:
                 return
             with self._noting_problems():
                 write(*args, **kwargs)

@@ -27,9 +27,8 @@ def check_words(experiment: Experiment, named: Mapping[str, Path], words: list[s
         InputError: a word is unknown; the message suggests the nearest one.
     """
     command = _check_command(experiment, named, words)
-    if (
-        command in OPTIONS and "with" not in words and words[1:] and re.match("[^-].*=", words[1])
-    ):  # reproduce fast=True
+    first = words[1] if words[1:] else ""
+    if command in OPTIONS and "with" not in words and re.match("[^-].*=", first):  # reproduce fast=True
         words = [command, "with", *words[1:]]
     flags = {flag: option for option in experiment.all_cli_options for flag in option.get_flags()}
     checked, options = [], []

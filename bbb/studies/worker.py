@@ -68,11 +68,9 @@ def last_error(log: Path) -> str | None:
 
     A worker that dies soon after an error never sends it to Dask.
     """
-    if not log.exists():
-        return None
-    last_try = log.read_text().rpartition(_BEGIN)[2].splitlines()
-    lines = [*takewhile(lambda line: line.startswith(_ERROR), reversed(last_try))][::-1]
-    return "\n".join(lines).removeprefix(_ERROR) or None
+    lines = log.read_text().splitlines() if log.exists() else []
+    errors = [*takewhile(lambda line: line.startswith(_ERROR), reversed(lines))]
+    return "\n".join(reversed(errors)).removeprefix(_ERROR) or None
 
 
 @contextlib.contextmanager

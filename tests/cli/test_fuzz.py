@@ -6,15 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import experiment
-from tests.conftest import REPOSITORY
+from tests.tasks import DEFAULT
 
 TINY = ["dataset=digits8x8", "num_epochs=1", "num_hidden=8", "num_test_samples=2", "num_threads=1", "lr=0.001"]
-KEYS = list(yaml.safe_load((REPOSITORY / "configs" / "default.yaml").read_text()))
+KEYS = [*DEFAULT, "resume"]  # an option, which is written like a key
 STDS = ["1", "0.1", "1.0e-06", "1000.0"]
 GOOD = {  # values that are allowed and cheap
     "experiment_name": ["a", "results/b", "a/b", "x.y-z_1"],

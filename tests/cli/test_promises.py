@@ -1,6 +1,6 @@
-"""What the README promises under "What is promised", tried with real processes that are killed, starved and doubled.
+"""What docs/guarantees.md promises, tried with real processes that are killed, starved and doubled.
 
-``python -m pytest -m '' tests/test_promises.py`` is the whole drill.
+``python -m pytest -m '' tests/cli/test_promises.py`` is the whole drill.
 """
 
 import json
@@ -15,13 +15,15 @@ import time
 
 import pytest
 import torch
-from bbb.errors import InputError
-from bbb.network import BayesianMLP
 from safetensors.torch import load_file
 
 import experiment
-from bbb import checkpoint, data, runs
-from tests.conftest import REPOSITORY
+from bbb import data, runs
+from bbb.networks import load_weights, save_weights
+from bbb.runs import checkpoint, folders
+from bbb.system import InputError
+from tests import tasks
+from tests.tasks import REPOSITORY, wait_for
 
 TASK = ["dataset=digits8x8", "num_hidden=64", "num_test_samples=3", "num_threads=1", "checkpoint_minutes=0.001"]
 RUN = [sys.executable, str(REPOSITORY / "experiment.py"), "with", "blundell", *TASK, "num_epochs=60"]
@@ -53,12 +55,8 @@ def ends_of(folder):
     assert not (folder / runs.CHECKPOINT).exists()
     log = [line.rpartition(" | ")[0] for line in (folder / "log.txt").read_text().splitlines()]
     scores = {**record["result"], "seconds": None}
+    metrics["train.seconds"]["values"] = None
     return weights, {name: (metric["steps"], metric["values"]) for name, metric in metrics.items()}, scores, log
-
-
-def wait_for(path):
-    while not path.exists():
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +67,7 @@ def timed(tmp_path_factory):
     folder = cwd / "results" / "blundell" / "1"
     begins = []
     for path in (folder, folder / runs.CHECKPOINT):
-        wait_for(path)
+        wait_for(path.exists)
         begins.append(time.monotonic())
     assert finish(process) == (0, "")
     end = time.monotonic()
@@ -87,7 +85,7 @@ def stopped(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("stopped")
     process = start(cwd=cwd)
     folder = cwd / "results" / "blundell" / "1"
-    wait_for(folder / runs.CHECKPOINT)
+    wait_for((folder / runs.CHECKPOINT).exists)
     process.kill()
     process.communicate()
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
@@ -104,7 +102,7 @@ def test_a_run_killed_at_any_instant_and_resumed_ends_as_one_never_killed(in_tmp
         shutil.rmtree(folder.parent, ignore_errors=True)
         process = start(name)
         late = killed % 2
-        wait_for(folder / runs.CHECKPOINT if late else folder)
+        wait_for((folder / runs.CHECKPOINT if late else folder).exists)
         time.sleep(instants.uniform(0.0, seconds[late]))
         process.kill()
         if finish(process)[0] == 0:
@@ -115,7 +113,7 @@ def test_a_run_killed_at_any_instant_and_resumed_ends_as_one_never_killed(in_tmp
             resumed += 1
         elif (folder / "run.json").exists() and json.loads((folder / "run.json").read_text())["status"] == "COMPLETED":
             assert "there is no unfinished run" in error
-            runs.finish(folder)  # nothing is lost, but that was left to do
+            folders.finish(folder)  # nothing is lost, but that was left to do
         else:  # killed before there was anything to resume
             assert error.startswith("error: resume=True: there is no unfinished run in")
             complete(name)
@@ -141,7 +139,7 @@ def test_runs_of_one_name_started_at_the_same_instant_all_complete(in_tmp):
 def test_two_processes_that_resume_one_run_do_not_both_write(in_tmp, whole):
     folder = in_tmp / "results" / "blundell" / "1"
     process = start()
-    wait_for(folder / runs.CHECKPOINT)
+    wait_for((folder / runs.CHECKPOINT).exists)
     process.send_signal(signal.SIGSTOP)  # at work, however slow
     (line,) = finish(start("resume=True"))[1].splitlines()
     assert re.match(r"error: .*/1: another process is at work on this run", line)
@@ -188,15 +186,15 @@ def damages(content, number):
 
 
 @pytest.mark.parametrize("num_flows", [0, 2])
-def test_damaged_weights_are_refused_or_still_say_the_same(tmp_path, generator, num_flows):
+def test_damaged_weights_are_refused_or_still_say_the_same(tmp_path, num_flows):
     path = tmp_path / runs.WEIGHTS
-    network = BayesianMLP.initial((12, 8, 3), 0.05, generator, num_flows)
-    checkpoint.save_weights(path, network, {"dataset": "mnist", "digits": [0, 1, 2]})
-    sound, about = network.posterior.state_dict(), checkpoint.load_weights(path)[1]
+    network = tasks.network(0, num_flows)
+    save_weights(path, network, {"dataset": "mnist", "digits": [0, 1, 2]})
+    sound, about = network.posterior.state_dict(), load_weights(path)[1]
     for content in damages(path.read_bytes(), 60):
         path.write_bytes(content)
         try:
-            loaded, told = checkpoint.load_weights(path)
+            loaded, told = load_weights(path)
         except InputError as error:
             assert str(path) in str(error)  # noqa: PT017 (most are refused, a changed blank may be read)
             continue

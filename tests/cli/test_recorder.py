@@ -1,5 +1,6 @@
 """Sacred's record of a run: what it keeps, when the folder is made, and in which order a run ends."""
 
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -110,6 +111,21 @@ def test_a_run_whose_record_cannot_be_started_leaves_no_folder(in_tmp, capsys, m
     (line,) = refused(capsys, "with", "blundell", *SMALL)
     assert line == "error: config.json: cannot be written (No space left on device)"
     assert [path.name for path in Path("results/blundell").iterdir() if path.name.isdigit()] == ["1"]
+
+
+def test_a_heartbeat_before_the_record_has_begun_writes_nothing(in_tmp, capsys, monkeypatch):
+    """Sacred's heartbeat comes from a thread of its own, every ten seconds, however long a start takes."""
+    keep = Recorder.find_or_save
+
+    def keep_after_a_heartbeat(recorder, *args):
+        recorder.heartbeat_event({}, "", datetime.datetime.now(), None)
+        assert [path.name for path in Path("results/blundell/1").iterdir()] == [".lock"]
+        return keep(recorder, *args)
+
+    monkeypatch.setattr(Recorder, "find_or_save", keep_after_a_heartbeat)
+    command("with", "blundell", *SMALL)
+    assert capsys.readouterr().err == ""
+    assert json.loads(Path("results/blundell/1/run.json").read_text())["status"] == "COMPLETED"
 
 
 def test_a_run_folder_is_free_after_the_run(in_tmp):

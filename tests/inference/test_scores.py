@@ -82,3 +82,13 @@ def test_auroc_is_the_chance_that_an_outsider_scores_higher():
     expected = ((gap > 0).double() + 0.5 * (gap == 0).double()).mean().item()
     assert auroc(inside, outside) == pytest.approx(expected)
     assert auroc(inside / 20, outside / 20) == pytest.approx(expected)
+
+
+def test_calibration_errors_of_opposite_sign_do_not_cancel():
+    """One bin too sure by .25, one not sure enough by .25, with half of the predictions each."""
+    confidence = torch.tensor([0.75, 0.75, 0.55, 0.55], dtype=torch.float64)
+    log_probs = torch.stack([confidence, 1 - confidence], 1).log()
+    labels = torch.tensor([0, 1, 0, 0])  # accuracies .5 and 1
+    expected = 0.5 * 0.25 + 0.5 * 0.45
+    assert reliability(log_probs, labels, 10).calibration_error() == pytest.approx(expected)
+    assert classification_scores(log_probs, labels)["ece"] == pytest.approx(100 * expected)

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from bbb.data import to_float
+from bbb.data import Split, to_float
 from bbb.distributions import gaussian_prior, scale_mixture_prior
 from bbb.inference import DivergedError, negative_elbo
 from bbb.networks import forward_drawn, num_weights
@@ -225,3 +225,20 @@ def test_bfloat16_products_follow_the_gradient_of_float32(toy_split):
     ]
     assert (moves[0] - moves[1]).norm() < 0.02 * moves[0].norm()
     assert not torch.equal(*moves)
+
+
+def test_accuracy_and_nll_of_an_epoch_are_means_over_draws(toy_split):
+    """At rest, four draws a step measure what one draw does, and no accuracy is above 1."""
+    (one,) = training(toy_split, num_epochs=1, lr=1e-9).fit()
+    (four,) = training(toy_split, num_epochs=1, lr=1e-9, num_samples=4).fit()
+    assert four.train_accuracy == pytest.approx(one.train_accuracy, abs=0.2)
+    assert four.train_accuracy <= 1.0
+    assert four.train_nll == pytest.approx(one.train_nll, rel=0.2)
+
+
+def test_validation_scores_are_those_of_the_validation_set(toy_split):
+    """Labels that are all wrong: a network that learns the training set fails on every one."""
+    wrong = Split(toy_split.images, (toy_split.labels + 1) % 3)
+    *_, last = training(toy_split, wrong, num_epochs=40, temperature=0.1).fit()
+    assert last.train_accuracy > 0.9
+    assert last.validation_accuracy < 0.1

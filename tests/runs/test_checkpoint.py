@@ -38,3 +38,12 @@ def test_a_hostile_state_is_not_executed(tmp_path, capsys):
 def test_a_missing_state(tmp_path):
     with pytest.raises(StateError, match=r"cannot be read \(No such file"):
         load_state(tmp_path / "state", CPU)
+
+
+def test_a_state_with_one_changed_bit_is_refused(tmp_path):
+    save_state(tmp_path / "state", {"totals": torch.arange(1000.0)})
+    content = bytearray((tmp_path / "state").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(StateError, match="its checksum is not that of its content"):
+        load_state(tmp_path / "state", torch.device("cpu"))
