@@ -83,8 +83,8 @@ FAULTS = [
     Fault(
         "one draw too few in the mean",
         "inference/step.py",
-        "self.likelihood.num_correct(outputs.detach(), y).sum(0) / num_samples",
-        "self.likelihood.num_correct(outputs.detach(), y).sum(0)",
+        "self.likelihood.total_score(outputs.detach(), y).sum(0) / num_samples",
+        "self.likelihood.total_score(outputs.detach(), y).sum(0)",
         "inference",
     ),
     Fault(
@@ -266,8 +266,8 @@ FAULTS = [
     Fault(
         "classes relabelled in sorted order",
         "data/splits.py",
-        "relabelled[list(digits)] = torch.arange(len(digits))",
-        "relabelled[sorted(digits)] = torch.arange(len(digits))",
+        "relabelled[list(classes)] = torch.arange(len(classes))",
+        "relabelled[sorted(classes)] = torch.arange(len(classes))",
         "data",
     ),
     Fault(

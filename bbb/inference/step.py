@@ -136,7 +136,7 @@ class Step:
         if self.group.size == 1:
             return x, y
         part = slice(self.group.rank, None, self.group.size)
-        return (x[..., part, :], y[..., part]) if self.network.num_replicas is not None else (x[part], y[part])
+        return (x[:, part], y[:, part]) if self.network.num_replicas is not None else (x[part], y[part])
 
     def _terms(self, x: Tensor, y: Tensor, with_kl: bool) -> tuple[Tensor, Tensor, Tensor]:
         """The NLL of a minibatch ``(S, ...)``, the KL, and the total score, a mean over draws."""

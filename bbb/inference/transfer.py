@@ -1,5 +1,6 @@
 """Transfer: the posterior of one task becomes the prior, and the start, of the next."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -106,15 +107,16 @@ def choose_inflation(
         kept, held_out = train[fold != k], train[fold == k]
         for inflation in candidates:
             network, prior = create(inflation)
+            own = copy.deepcopy(likelihood)  # what it learns is of this training alone
             order, weights = (torch.Generator(place).manual_seed(seed + 1) for place in ("cpu", device))
             streams = Streams(order, weights, validation_seed=seed)
-            process = Training(network, likelihood, prior, kept, None, plan, streams)
+            process = Training(network, own, prior, kept, None, plan, streams)
             num_steps = NUM_FOLDS * len(candidates) * process.num_steps
             for _ in process.fit(lambda *_, total=num_steps: on_step(next(step), total)):
                 pass
             draws = torch.Generator(device).manual_seed(seed)
-            log_probs = predict(network, likelihood, held_out.images, plan.num_validation_samples, draws)
-            nll = likelihood.score_and_nll(log_probs, held_out.labels)[1]
+            predictive = predict(network, own, held_out.images, plan.num_validation_samples, draws)
+            nll = own.score_and_nll(predictive, held_out.labels)[1]
             scores[inflation] += nll * len(held_out) / len(train)
     return min(candidates, key=scores.__getitem__), scores
 

@@ -140,7 +140,8 @@ class ModuleArchitecture(Architecture):
                 raise NetworkError(f"{where}: has no sizes yet; use a layer that is not lazy")
             if is_kept is not None or not own:
                 continue
-            if type(layer) not in (nn.Linear, nn.Conv2d) or getattr(layer, "padding_mode", "zeros") != "zeros":
+            is_plain = type(layer) in (nn.Linear, nn.Conv2d) and {*layer._parameters} == {"weight", "bias"}
+            if not is_plain or getattr(layer, "padding_mode", "zeros") != "zeros":
                 raise NetworkError(
                     f"{where}: cannot be Bayesian; use torch.nn.Linear or Conv2d with zeros as padding, or keep it: "
                     f"deterministic=['{path}']"
@@ -156,14 +157,20 @@ class ModuleArchitecture(Architecture):
         return bayesian
 
     def _try_out(self, bayesian: dict[str, nn.Module], num_outputs: int) -> list[str]:
-        """Run the module on made-up examples; returns the names of the Bayesian layers in the order of their calls."""
+        """Run the module on made-up examples; returns the names of the Bayesian layers in the order of their calls.
+
+        A layer that is run several times stands where it is run last.
+        """
         called: dict[str, None] = {}
         last: list[str] = []
+        rows: dict[str, list[int]] = {path: [] for path in bayesian}
 
-        def note(layer: nn.Module, inputs: object, outputs: object, path: str) -> None:
+        def note(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: object, path: str) -> None:
             last[:] = [path]
             if path in bayesian:
+                called.pop(path, None)
                 called[path] = None
+                rows[path].append(inputs[0].shape[0])
 
         with_weights = [
             (p, m) for p, m in self.module.named_modules() if any(v is not None for v in m._parameters.values())
@@ -188,11 +195,20 @@ class ModuleArchitecture(Architecture):
             )
         if not torch.allclose(outputs[:1], alone, rtol=1e-4, atol=1e-5):
             raise NetworkError(f"network={self.name}: the output of an example depends on the others of its batch")
+        for path, found in rows.items():
+            half = len(found) // 2  # the first run has two examples, the second one
+            if found != [2] * half + [1] * half:
+                raise NetworkError(f"network={self.name}: layer {path}: the examples must be the first axis of its input")
         unused = [path for path in bayesian if path not in called]
         if unused:
             raise NetworkError(f"network={self.name}: layer {unused[0]} is never run; remove it")
         if not called or last[0] not in called:
             raise NetworkError(f"network={self.name}: its last layer with weights must be Bayesian")
+        num_head = bayesian[last[0]].weight.shape[0]
+        if num_head != num_outputs:
+            raise NetworkError(
+                f"network={self.name}: its last layer, {last[0]}, has {num_head} outputs; must have {num_outputs}"
+            )
         return list(called)
 
 

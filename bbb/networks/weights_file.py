@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from bbb.data import Normalization
 from bbb.distributions import FLOWS, FlowName, flows_of, num_flow_parameters
@@ -28,6 +28,7 @@ FORMAT = "bbb-weights-2"  # an MLP on pixels
 FORMAT_3 = "bbb-weights-3"  # any network
 MOST = 1_000_000  # inputs or outputs that a file may claim before anything is made for them
 DTYPES = (torch.float32, torch.float64)
+UsersOwn = str | nn.Module | Architecture
 _EXTRAS = ("fixed.", "normalization.", "likelihood.")  # of tensors that are not the posterior's
 
 
@@ -64,15 +65,15 @@ def save_weights(
 
 
 def load_weights(
-    path: Path, device: torch.device | None = None, network: str | None = None
+    path: Path, device: torch.device | None = None, network: UsersOwn | None = None
 ) -> tuple[BayesianNetwork, dict[str, Any]]:
     """Read a network's posterior. Reading never runs code that the file names.
 
     Args:
         path: a file that :func:`save_weights` wrote.
         device: the device to load the network to.
-        network: ``FILE.py:FUNCTION`` of a user's own network, which is run. It must be given again for such a network,
-            since the weights file may come from anyone.
+        network: a user's own network: ``FILE.py:FUNCTION``, which is run, a module or an architecture. It must be given
+            again for such a network, since the weights file may come from anyone.
 
     Returns:
         The network, and what the file tells about it: ``sizes``, ``flow``, ``num_flows``, ``num_replicas``, what was
@@ -126,7 +127,7 @@ def _layout(network: BayesianNetwork) -> dict[str, Any]:
     return {**layout, "network": type(architecture).__name__, "input_shape": [architecture.num_inputs]}
 
 
-def _architecture(path: Path, about: Mapping[str, Any], network: str | None) -> Architecture:
+def _architecture(path: Path, about: Mapping[str, Any], network: UsersOwn | None) -> Architecture:
     """Make the network that a file describes; a user's own only if it is given."""
     try:
         if "sizes" in about:
@@ -139,11 +140,16 @@ def _architecture(path: Path, about: Mapping[str, Any], network: str | None) -> 
             raise ValueError
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
-    if name != "lenet" and network in (None, "mlp", "lenet"):
+    if name == "lenet" or (isinstance(network, str) and network not in ("mlp", "lenet")):
+        architecture = build("lenet" if name == "lenet" else str(network), input_shape, num_outputs, (), deterministic)
+    elif isinstance(network, nn.Module):
+        architecture = ModuleArchitecture(network, input_shape, num_outputs, name, deterministic)
+    elif isinstance(network, Architecture):
+        architecture = network
+    else:
         raise WeightsError(
             f"{path}: holds the weights of network={name}, and no code is run because a file names it; name it yourself"
         )
-    architecture = build(name if name == "lenet" else str(network), input_shape, num_outputs, (), deterministic)
     if [*architecture.shapes] != kernels:
         raise WeightsError(
             f"{path}: holds kernels of {kernels}, network={network or name} has {[*architecture.shapes]}"

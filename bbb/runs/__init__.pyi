@@ -6,6 +6,7 @@ from .assembly import generator as generator
 from .assembly import load_task as load_task
 from .assembly import source_record as source_record
 from .checkpoint import StateError as StateError
+from .fitting import fit as fit
 from .folders import CHECKPOINT as CHECKPOINT
 from .folders import PUBLISHED as PUBLISHED
 from .folders import RESUMABLE as RESUMABLE
@@ -38,6 +39,10 @@ from .plotting import VALIDATION as VALIDATION
 from .plotting import draw_curve as draw_curve
 from .plotting import style as style
 from .plotting import training_curves as training_curves
+from .posterior import NumberPrediction as NumberPrediction
+from .posterior import Posterior as Posterior
+from .posterior import Prediction as Prediction
+from .posterior import load as load
 from .progress import describe as describe
 from .progress import load_progress as load_progress
 from .settings import KEYS as KEYS

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from bbb.distributions import WeightDistribution
@@ -177,7 +178,7 @@ def _save_result(
     settings = assembly.settings
     about: dict[str, Any] = {"dataset": settings.dataset, "rotation": settings.rotation, "source": assembly.record}
     about["classes"] = list(settings.classes) if settings.classes is not None else None
-    about["score"] = likelihood.score
+    about |= {"score": likelihood.score, "takes_bytes": assembly.task.train.images.dtype == torch.uint8}
     save_weights(folder / WEIGHTS, network, about, dict(likelihood.named_parameters()))
     score = f"RMSE {result.test_rmse:.4g}" if result.test_error is None else f"error {result.test_error:.2f} %"
     title = f"{settings.experiment_name}: test {score}, NLL {result.test_nll:.4f}"

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from bbb.data import NormalizationName
 from bbb.distributions import FlowName, PriorName
 from bbb.inference import BetaType, Estimator, Head, LikelihoodName, LrSchedule, OptimizerName, Precision, Start
-from bbb.runs.plain import SettingsError
+from bbb.runs.plain import ALIASES, SettingsError
 
 RESULTS = "results"
 NETWORK = r"^(mlp|lenet|.+\.py:[A-Za-z_]\w*)$"
@@ -25,7 +25,7 @@ _RESERVED = re.compile(r"\d+|latest|\.{1,2}|_.*")
 
 def unknown_key(key: str) -> str:
     """Say that a key is unknown, and suggest the nearest."""
-    return f"{key}: unknown key{nearest(key, KEYS)}"
+    return f"{key}: unknown key{nearest(key, (*KEYS, *ALIASES))}"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -252,11 +252,13 @@ def test_a_resumed_run_goes_on_with_the_source_it_was_started_with(in_tmp, capsy
     ("told", "message"),
     [
         (
-            {"digits": [0, 1, 2, 3, 99]},
-            r"tells what cannot be of the data it was trained on: digits=\[0, 1, 2, 3, 99\]",
+            {"digits": [0, 1, 2, 3, -9]},
+            r"tells what cannot be of the data it was trained on: classes=\[0, 1, 2, 3, -9\]",
         ),
-        ({"digits": [0, 1]}, r"digits=\[0, 1\]"),
-        ({"digits": {"a": 1}}, "digits={'a': 1}"),
+        ({"digits": [0, 1]}, r"classes=\[0, 1\]"),
+        ({"digits": {"a": 1}}, "classes={'a': 1}"),
+        ({"classes": [0, 1, 2, 3, 99]}, r"classes=\[0, 1, 2, 3, 99\]: this data set has no example of class 99"),
+        ({"classes": None}, "."),
         ({"dataset": "../../etc"}, "dataset='../../etc'"),
         ({"dataset": ["mnist"]}, r"dataset=\['mnist'\]"),
         ({"rotation": "x"}, "rotation='x'"),

@@ -50,7 +50,7 @@ def test_batches_visit_every_image_once_in_an_order_of_the_generator(toy_split):
     assert [len(labels) for _, labels in batches] == [10] * 6 + [4]
     assert data.num_batches(toy_split, 10) == 7
     seen = torch.cat([x for x, _ in batches])
-    assert torch.equal(seen.sort(dim=0).values, data.to_float(toy_split.images).sort(dim=0).values)
+    assert torch.equal(seen.sort(dim=0).values, toy_split.images.sort(dim=0).values)
     again, other = visit(1), visit(2)
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(batches, again, strict=True))
     assert not torch.equal(batches[0][0], other[0][0])
@@ -59,7 +59,7 @@ def test_batches_visit_every_image_once_in_an_order_of_the_generator(toy_split):
 def test_rotation_turns_counter_clockwise_and_is_undone():
     images = torch.zeros(2, 5, 5, dtype=torch.uint8)
     images[:, 0, 2] = 200  # top, centre
-    split = Split(images.flatten(1), torch.tensor([3, 4]))
+    split = Split(images.flatten(1), torch.tensor([3, 4]), (1, 5, 5))
     turned = data.rotate(split, 90.0)
     assert turned.images.view(2, 5, 5)[:, 2, 0].tolist() == [200, 200]  # left, centre
     assert torch.equal(turned.labels, split.labels)

@@ -6,7 +6,7 @@ from tests.tasks import seeded
 
 
 def test_pixels_are_scaled_as_in_the_paper():
-    scaled = data.to_float(torch.tensor([0, 126, 255], dtype=torch.uint8))
+    scaled = data.Normalization()(torch.tensor([0, 126, 255], dtype=torch.uint8))
     torch.testing.assert_close(scaled, torch.tensor([0.0, 1.0, 255 / 126]))
 
 

@@ -26,7 +26,7 @@ def recorded(folder, job, status="COMPLETED", source=None, **changes):
 
 
 def test_a_grid_is_the_product_of_its_lists():
-    lists = {"beta_type": ["blundell", "none"], "digits": [[0, 1], [2, 3]], "seed": [1, 2, 3]}
+    lists = {"beta_type": ["blundell", "none"], "classes": [[0, 1], [2, 3]], "seed": [1, 2, 3]}
     combinations = grid.expand(grid.check_grid(lists))
     assert [tuple(each.values()) for each in combinations] == list(itertools.product(*lists.values()))
     assert all(list(each) == list(lists) for each in combinations)
@@ -81,7 +81,7 @@ def test_completed_runs_are_found_by_configuration_and_not_by_name(in_tmp):
     (recorded(RESULTS / "default" / "3", wanted[3]) / runs.WEIGHTS).unlink()
     recorded(RESULTS / "default" / "4", wanted[4], lr=0.25)
     recorded(RESULTS / "default" / "5", wanted[5], rotation=30.0)
-    recorded(RESULTS / "default" / "6", wanted[5], digits="damaged", seed={"a": []})
+    recorded(RESULTS / "default" / "6", wanted[5], classes="damaged", seed={"a": []})
     found = grid.find_completed(wanted)
     assert {each.config["seed"]: run.folder.parent.name for each, run in found.items()} == {1: "other", 5: "default"}
     assert list(found) == [wanted[0], wanted[5]]

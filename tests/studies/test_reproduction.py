@@ -50,14 +50,14 @@ def test_the_arms_of_a_figure_differ_in_what_it_compares_and_nothing_else(plots,
 def test_the_arms_of_transfer_are_trained_alike_on_the_same_images(plots):
     arms = plots["transfer_results"].arms
     assert sorted({arm.fraction for arm in arms}) == [0.01, 0.1, 0.5, 1.0]
-    keys = ("digits", "fraction", "num_epochs", "steps_per_epoch", "temperature", "input_dropout", "lr", "num_hidden")
+    keys = ("classes", "fraction", "num_epochs", "steps_per_epoch", "temperature", "input_dropout", "lr", "num_hidden")
     for arm, jobs in arms.items():
         for job, baseline in zip(jobs, arms[Arm("from scratch", arm.fraction)], strict=False):
             assert job.config["seed"] == baseline.config["seed"]
             if arm.name == "transfer":
                 assert {key: job.config[key] for key in keys} == {key: baseline.config[key] for key in keys}
             if arm.name != "from scratch":
-                assert job.source.config["digits"] == [0, 1, 2, 3, 4]
+                assert job.source.config["classes"] == [0, 1, 2, 3, 4]
                 assert job.source.config["seed"] == job.config["seed"]
 
 
