@@ -29,11 +29,13 @@ def load_npz(path: Path) -> tuple[Split, Split]:
         DataError: the file cannot be read, an array is missing, or the arrays do not fit together.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ARRAYS if name not in file.files]
+        with open(path, "rb") as opened:  # NumPy leaves a file open that it opens and cannot read
+            file = np.load(opened, allow_pickle=False)
+            held = file.files if isinstance(file, np.lib.npyio.NpzFile) else []
+            missing = [name for name in ARRAYS if name not in held]
             if missing:
                 raise DataError(f"dataset={path}: has no {missing[0]}; must hold {', '.join(ARRAYS)}")
-            arrays = {name: file[name] for name in ARRAYS}
+            arrays = {name: np.asarray(file[name]) for name in ARRAYS}  # a member that is no array is bytes
     except FileNotFoundError:
         raise DataError(f"dataset={path}: there is no such file") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:  # objects are a ValueError
@@ -60,6 +62,8 @@ def _split(path: Path, part: str, x: NDArray[np.generic], y: NDArray[np.generic]
     is_class = np.issubdtype(y.dtype, np.integer)
     if not is_class and not np.issubdtype(y.dtype, np.floating):
         raise DataError(f"dataset={path}: y_{part} holds {y.dtype}; must be whole numbers (classes) or floats")
+    x = x if x.dtype == np.uint8 else _converted(x, np.float32)
+    y = _converted(y, np.int64 if is_class else np.float32)
     if is_class and (y.ndim != 1 or y.min() < 0):
         raise DataError(f"dataset={path}: y_{part} must be (N,) classes, counted from 0")
     for name, values in ((f"x_{part}", x), (f"y_{part}", y)):
@@ -68,9 +72,13 @@ def _split(path: Path, part: str, x: NDArray[np.generic], y: NDArray[np.generic]
     shape = x.shape[1:] if x.ndim != 3 else (1, *x.shape[1:])
     images = torch.from_numpy(np.ascontiguousarray(x.reshape(len(x), -1)))
     labels = torch.from_numpy(np.ascontiguousarray(y))
-    return Split(
-        images if x.dtype == np.uint8 else images.float(), labels.long() if is_class else labels.float(), shape
-    )
+    return Split(images, labels, shape)
+
+
+def _converted(values: NDArray[np.generic], dtype: type[np.generic]) -> NDArray[np.generic]:
+    """Convert to a type that PyTorch knows, from any byte order; what does not fit becomes infinite or negative."""
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 def _check_alike(path: Path, train: Split, test: Split) -> None:
@@ -84,10 +92,10 @@ def _check_alike(path: Path, train: Split, test: Split) -> None:
         if ours != theirs:
             raise DataError(f"dataset={path}: x_train and x_test differ: {what} {ours} and {theirs}")
     if train.has_classes:
-        highest = int(train.labels.max())
-        absent = set(range(highest + 1)) - set(train.labels.unique().tolist())
-        if absent:
-            raise DataError(f"dataset={path}: y_train has no example of class {min(absent)}; count classes from 0")
+        present = train.labels.unique()  # in order
+        highest, gaps = int(present[-1]), (present != torch.arange(len(present))).nonzero()
+        if len(gaps):
+            raise DataError(f"dataset={path}: y_train has no example of class {int(gaps[0])}; count classes from 0")
         if highest == 0:
             raise DataError(f"dataset={path}: y_train holds a single class; there must be at least two")
         if int(test.labels.max()) > highest:

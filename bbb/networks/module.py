@@ -198,7 +198,9 @@ class ModuleArchitecture(Architecture):
         for path, found in rows.items():
             half = len(found) // 2  # the first run has two examples, the second one
             if found != [2] * half + [1] * half:
-                raise NetworkError(f"network={self.name}: layer {path}: the examples must be the first axis of its input")
+                raise NetworkError(
+                    f"network={self.name}: layer {path}: the examples must be the first axis of its input"
+                )
         unused = [path for path in bayesian if path not in called]
         if unused:
             raise NetworkError(f"network={self.name}: layer {unused[0]} is never run; remove it")

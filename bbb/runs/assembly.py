@@ -286,7 +286,13 @@ def _load_source_test(
             f"{path}: its layers start with {num_inputs} units, the images of its dataset={about['dataset']} have "
             f"{test.images.shape[1]} pixels"
         )
-    return rotate(select(test, about["classes"]), about.get("rotation", 0.0))
+    test = rotate(select(test, about["classes"]), about.get("rotation", 0.0))
+    if not test.has_classes or int(test.labels.max()) >= network.architecture.num_outputs:
+        raise WeightsError(
+            f"{path}: tells what cannot be of the data it was trained on: its network has "
+            f"{network.architecture.num_outputs} outputs, its dataset={about['dataset']} has other labels"
+        )
+    return test
 
 
 def _same_source(pretrained: str, started_with: Mapping[str, str]) -> dict[str, str]:

@@ -93,7 +93,11 @@ class Settings:
         ),
     ]
     dataset: Annotated[
-        str, Field(description="digits8x8, one of torchvision's sets such as mnist, or a file NAME.npz", min_length=1)
+        str,
+        Field(
+            description="digits8x8, one of torchvision's sets such as mnist, or a file NAME.npz",
+            pattern=r"^([a-z0-9_]+|.+\.npz)$",
+        ),
     ]
     data_dir: Annotated[str | None, Field(description="a folder, or null for $BBB_DATA_DIR, else data", min_length=1)]
     classes: Annotated[

@@ -150,7 +150,9 @@ def test_the_predictive_is_the_mean_of_the_probabilities_under_the_draws(member)
 @members
 def test_an_ensemble_of_replicas_is_the_mixture_of_all_their_draws(member):
     outputs, y = outputs_of(member, (3, 2)), labels_of(member, (3,))
-    replicas = [member.likelihood.mix(member.likelihood.predictive(draw) for draw in part) for part in outputs.unbind(1)]
+    replicas = [
+        member.likelihood.mix(member.likelihood.predictive(draw) for draw in part) for part in outputs.unbind(1)
+    ]
     together = member.likelihood.mix(member.likelihood.predictive(draw) for draw in outputs.flatten(0, 1))
     ensemble = member.likelihood.scores(member.likelihood.mix_replicas(replicas), y)
     assert ensemble == pytest.approx(member.likelihood.scores(together, y), rel=1e-9)
@@ -233,7 +235,9 @@ def regression(num=400, std=0.3):
 
 
 def trained_noise(noise, **changes):
-    plan = dataclasses.replace(PLAN, batch_size=50, **{"num_epochs": 120, "lr_schedule": "cosine", "lr": 0.05, **changes})
+    plan = dataclasses.replace(
+        PLAN, batch_size=50, **{"num_epochs": 120, "lr_schedule": "cosine", "lr": 0.05, **changes}
+    )
     started, split = initial_network(MLP((2, 1)), 0.02, seeded(1)), regression()
     started.normalization.scale = 1.0
     process = Training(started, noise, gaussian_prior(3, 3.0), split, split, plan, streams(1))

@@ -207,7 +207,9 @@ def test_a_training_reaches_the_posterior_in_closed_form(estimator, scheme):
     started, split = initial_network(MLP((3, 1)), 0.3, seeded(1)), Split(126.0 * x, y)  # as pixels, which are scaled
     changes = {"num_epochs": 300, "batch_size": 3, "num_samples": 256, "lr": 0.05, "lr_schedule": "cosine"}
     plan = dataclasses.replace(PLAN, estimator=estimator, beta_type=scheme, **changes)
-    process = Training(started, GaussianNoise(1, noise_std), gaussian_prior(4, prior_std), split, None, plan, streams(1))
+    process = Training(
+        started, GaussianNoise(1, noise_std), gaussian_prior(4, prior_std), split, None, plan, streams(1)
+    )
     list(process.fit())
     q = started.posterior
     torch.testing.assert_close(q.log_std.exp().detach(), std, rtol=0.03, atol=0)

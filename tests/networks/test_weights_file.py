@@ -3,9 +3,20 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from bbb.networks import Architecture, BayesianNetwork, WeightsError, load_weights, save_weights, weights_file
-from tests.tasks import network, seeded
+from bbb.data import Normalization
+from bbb.networks import (
+    ModuleArchitecture,
+    WeightsError,
+    forward_drawn,
+    initial_network,
+    lenet,
+    load_weights,
+    save_weights,
+    weights_file,
+)
+from tests.tasks import TOY, network, seeded
 
 FLAVOURS = [(0, "planar"), (16, "planar"), (3, "matrix_planar")]
 
@@ -30,23 +41,56 @@ def test_a_float64_network_survives_the_trip(tmp_path):
     assert loaded.posterior.dtype == torch.float64
 
 
-class Other(Architecture):
-    """A network that is no MLP."""
-
-    shapes, num_inputs = ((3, 12),), 12
-
-    def forward(self, apply, x):
-        return apply(0, x)
-
-    def __str__(self):
-        return "one layer"
+def own():
+    """A user's module: a convolution without bias, a deterministic layer, the head."""
+    return nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, 3))
 
 
-def test_a_network_that_the_format_cannot_hold_is_refused(tmp_path):
-    posterior = network(sizes=(12, 3)).posterior
-    with pytest.raises(ValueError, match="network: the file format holds an MLP, not a network of one layer"):
-        save_weights(tmp_path / "w", BayesianNetwork(Other(), posterior))
-    assert not (tmp_path / "w").exists()
+def own_network(num_flows=0, flow="planar"):
+    architecture = ModuleArchitecture(own(), (1, 4, 4), 3, "my_net.py:make", ("2",))
+    shift, scale = torch.rand(2, 16, generator=seeded(1))
+    return initial_network(architecture, 0.1, seeded(2), num_flows, flow, Normalization(shift, scale))
+
+
+@pytest.mark.parametrize(("num_flows", "flow"), FLAVOURS)
+def test_a_users_network_survives_the_trip_with_its_fixed_layers_and_normalization(tmp_path, num_flows, flow):
+    written = own_network(num_flows, flow)
+    written.fixed.get_submodule("2").weight.data.add_(torch.rand(8, generator=seeded(3)))
+    save_weights(tmp_path / "w", written)
+    read, about = load_weights(tmp_path / "w", network=own())
+    assert about["network"] == "my_net.py:make"
+    x = torch.rand(5, 16, generator=seeded(4))
+    w, log_q = written.posterior.rsample_and_log_prob(2, seeded(5))
+    torch.testing.assert_close(read.posterior.log_prob(w), log_q, rtol=1e-4, atol=1e-4)
+    outputs = [forward_drawn(n.architecture, n.layers(w), n.normalization(x)) for n in (written, read)]
+    assert torch.equal(*outputs)
+
+
+def test_a_users_network_is_read_by_no_one_who_does_not_name_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_net.py").write_text("raise SystemExit('executed')")
+    save_weights(tmp_path / "w", own_network())
+    for name in (None, "mlp", "lenet"):
+        with pytest.raises(WeightsError, match=r"network=my_net.py:make, and no code is run .*; name it yourself"):
+            load_weights(tmp_path / "w", network=name)
+    other = nn.Sequential(nn.Conv2d(1, 2, 2, bias=False), nn.Flatten(), nn.LayerNorm(18), nn.Linear(18, 3))
+    with pytest.raises(WeightsError, match="holds kernels of"):
+        load_weights(tmp_path / "w", network=other)
+
+
+def test_lenet_and_other_normalizations_survive_the_trip(tmp_path):
+    for architecture, normalization in (
+        (lenet((1, 16, 16), 3), None),
+        (TOY, Normalization(scale=0.5)),
+        (TOY, Normalization(torch.arange(12.0), torch.arange(1.0, 13.0))),
+    ):
+        written = initial_network(architecture, 0.1, seeded(2), normalization=normalization)
+        save_weights(tmp_path / "w", written)
+        read, _ = load_weights(tmp_path / "w")
+        x = torch.rand(4, architecture.num_inputs, generator=seeded(3))
+        assert torch.equal(read.normalization(x), written.normalization(x))
+        assert torch.equal(read.posterior.mean, written.posterior.mean)
+        assert read.architecture.layers == architecture.layers
 
 
 @pytest.fixture
