@@ -9,6 +9,8 @@ from bbb.distributions import NoiseSource, normal
 from bbb.networks.architecture import Architecture
 from bbb.networks.layers import LayerWeights
 
+LEAST_VARIANCE = 1e-30  # of an activation
+
 
 def forward_drawn(architecture: Architecture, weights: Sequence[LayerWeights], x: Tensor) -> Tensor:
     """Run a network under S sets of weights at once.
@@ -78,6 +80,8 @@ def forward_local(
         variances = None if s_bias is None else torch.exp(2.0 * s_bias.squeeze(0))
         centre = layer.apply(h, m_kernel.squeeze(0), m_bias)
         variance = layer.apply(h * h, torch.exp(2.0 * s_kernel.squeeze(0)), variances)
+        if not layer.has_bias:  # inputs of zeros have no variance then, where the square root has no gradient
+            variance = variance.clamp(min=LEAST_VARIANCE)
         own = centre.shape[centre.ndim - 1 - layer.num_axes - num_replica_axes :]
         epsilon = normal((num_samples, *own), x, noise)
         return torch.addcmul(centre, variance.sqrt(), epsilon)

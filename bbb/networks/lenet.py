@@ -1,5 +1,6 @@
 """LeNet-5 as the pruning papers have it: two convolutions with max-pooling, 500 units, the head."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -30,16 +31,24 @@ def lenet(input_shape: Shape, num_outputs: int, deterministic: Sequence[str] = (
             f"network=lenet: takes images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, not inputs of shape "
             f"{tuple(input_shape)}; use network=mlp"
         )
-    channels, *sides = input_shape
-    left = [((side - 4) // 2 - 4) // 2 for side in sides]
     parts: dict[str, nn.Module] = {
-        "conv1": nn.Conv2d(channels, 20, 5),
+        "conv1": nn.Conv2d(input_shape[0], 20, 5),
         "pool1": nn.MaxPool2d(2),
         "conv2": nn.Conv2d(20, 50, 5),
         "pool2": nn.MaxPool2d(2),
         "flatten": nn.Flatten(),
-        "hidden": nn.Linear(50 * left[0] * left[1], 500),
+        "hidden": nn.Linear(_pooled(input_shape), 500),
         "relu": nn.ReLU(),
         "head": nn.Linear(500, num_outputs),
     }
     return ModuleArchitecture(nn.Sequential(OrderedDict(parts)), input_shape, num_outputs, "lenet", deterministic)
+
+
+def num_lenet_weights(input_shape: Shape, num_outputs: int) -> int:
+    """Count the weights of :func:`lenet` for images of a shape, before anything is made for them."""
+    return 20 * (25 * input_shape[0] + 1) + 50 * (25 * 20 + 1) + 500 * (_pooled(input_shape) + 1) + 501 * num_outputs
+
+
+def _pooled(input_shape: Shape) -> int:
+    """Count the numbers that the second pooling leaves."""
+    return 50 * math.prod(((side - 4) // 2 - 4) // 2 for side in input_shape[1:])

@@ -5,6 +5,7 @@ Damaged files are refused. Reading a file never executes code from it.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bbb.distributions import FLOWS, FlowName, flows_of, num_flow_parameters
 from bbb.networks.architecture import Architecture
 from bbb.networks.build import build
 from bbb.networks.layout import num_weights
+from bbb.networks.lenet import num_lenet_weights
 from bbb.networks.mlp import MLP
 from bbb.networks.module import ModuleArchitecture
 from bbb.networks.network import BayesianNetwork, initial_network
@@ -26,7 +28,7 @@ from bbb.system import InputError, write_aside
 
 FORMAT = "bbb-weights-2"  # an MLP on pixels
 FORMAT_3 = "bbb-weights-3"  # any network
-MOST = 1_000_000  # inputs or outputs that a file may claim before anything is made for them
+MOST = 10_000_000  # inputs or outputs that a file may claim before anything is made for them
 DTYPES = (torch.float32, torch.float64)
 UsersOwn = str | nn.Module | Architecture
 _EXTRAS = ("fixed.", "normalization.", "likelihood.")  # of tensors that are not the posterior's
@@ -94,7 +96,7 @@ def load_weights(
         raise WeightsError(f"{path}: the layout in its metadata is damaged")
     if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
-    architecture = _architecture(path, about, network)
+    architecture = _architecture(path, about, network, sum(value.numel() for value in tensors.values()))
     own = {name: value for name, value in tensors.items() if not name.startswith(_EXTRAS)}
     loaded = _blank(architecture, num_flows, flow, num_replicas, own)
     wanted = {} if loaded is None else {name: value.shape for name, value in loaded.posterior.state_dict().items()}
@@ -127,8 +129,8 @@ def _layout(network: BayesianNetwork) -> dict[str, Any]:
     return {**layout, "network": type(architecture).__name__, "input_shape": [architecture.num_inputs]}
 
 
-def _architecture(path: Path, about: Mapping[str, Any], network: UsersOwn | None) -> Architecture:
-    """Make the network that a file describes; a user's own only if it is given."""
+def _architecture(path: Path, about: Mapping[str, Any], network: UsersOwn | None, num_held: int) -> Architecture:
+    """Make the network that a file of so many numbers describes; a user's own only if it is given."""
     try:
         if "sizes" in about:
             return MLP(tuple(int(size) for size in about["sizes"]))
@@ -136,7 +138,9 @@ def _architecture(path: Path, about: Mapping[str, Any], network: UsersOwn | None
         input_shape = tuple(map(int, about["input_shape"]))
         deterministic = [str(layer) for layer in about.get("deterministic", [])]
         num_outputs = kernels[-1][0]
-        if min(*input_shape, num_outputs) < 1 or max(*input_shape, num_outputs) > MOST:
+        if min(*input_shape, num_outputs) < 1 or max(math.prod(input_shape), num_outputs) > MOST:
+            raise ValueError
+        if name == "lenet" and num_lenet_weights(input_shape, num_outputs) > num_held:
             raise ValueError
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
@@ -145,15 +149,14 @@ def _architecture(path: Path, about: Mapping[str, Any], network: UsersOwn | None
     elif isinstance(network, nn.Module):
         architecture = ModuleArchitecture(network, input_shape, num_outputs, name, deterministic)
     elif isinstance(network, Architecture):
-        architecture = network
+        architecture = network.copy()
     else:
         raise WeightsError(
             f"{path}: holds the weights of network={name}, and no code is run because a file names it; name it yourself"
         )
     if [*architecture.shapes] != kernels:
-        raise WeightsError(
-            f"{path}: holds kernels of {kernels}, network={network or name} has {[*architecture.shapes]}"
-        )
+        given = network if isinstance(network, str) else name
+        raise WeightsError(f"{path}: holds kernels of {kernels}, network={given} has {[*architecture.shapes]}")
     return architecture
 
 
@@ -172,10 +175,12 @@ def _extras(
     for value in (shift, scale):
         if isinstance(value, Tensor) and value.shape != (network.architecture.num_inputs,):
             raise WeightsError(f"{path}: damaged, its normalization does not fit its inputs")
-    if scale is not None and not isinstance(scale, Tensor | float | int):
+    if not isinstance(scale, Tensor | float | None) or (isinstance(scale, float) and not math.isfinite(scale)):
         raise WeightsError(f"{path}: the layout in its metadata is damaged")
+    if scale is None and shift is not None:
+        raise WeightsError(f"{path}: damaged, its normalization does not fit its inputs")
     if scale is not None:
-        network.normalization = Normalization(shift, scale if isinstance(scale, Tensor) else float(scale))
+        network.normalization = Normalization(shift, scale)
     return groups
 
 

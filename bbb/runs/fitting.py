@@ -1,7 +1,7 @@
 """Train a posterior over one's own network and data, from Python, without configuration or Sacred."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -74,6 +74,10 @@ def fit(
         bbb.system.InputError: the data or the network cannot be used; the message says why.
         bbb.inference.DivergedError: the loss became NaN or infinite.
     """
+    if estimator not in get_args(Estimator):
+        raise InputError(f"estimator={estimator}: must be one of {', '.join(get_args(Estimator))}")
+    if not isinstance(prior, WeightDistribution) and not prior > 0:
+        raise InputError(f"prior={prior}: must be a distribution or a standard deviation above 0")
     place = torch.device(device)
     train = _split(x, y).to(place)
     held_out = _split(*validation).to(place) if validation is not None else None
@@ -81,7 +85,7 @@ def fit(
         likelihood = _default_likelihood(train)
     architecture: Architecture
     if isinstance(network, Architecture):
-        architecture = network
+        architecture = network.copy()
     else:
         architecture = ModuleArchitecture(network, train.input_shape, likelihood.num_outputs, "module", deterministic)
     takes_bytes = train.images.dtype == torch.uint8
@@ -147,7 +151,11 @@ def _split(x: Array, y: Array) -> Split:
     if inputs.ndim < 2 or len(inputs) != len(labels) or len(inputs) == 0:
         shapes = tuple(inputs.shape), tuple(labels.shape)
         raise InputError(f"x, y: have shapes {shapes[0]} and {shapes[1]}; must be (N, ...) and (N,) or (N, C)")
-    if inputs.dtype != torch.uint8:
+    if not inputs.is_floating_point():
+        if inputs.min() < 0 or inputs.max() > 255:
+            raise InputError("x: whole numbers must be bytes, 0..255; give floats otherwise")
+        inputs = inputs.to(torch.uint8)
+    else:
         inputs = inputs.float()
     labels = labels.float() if labels.is_floating_point() else labels.long()
     for name, values in (("x", inputs), ("y", labels)):

@@ -209,6 +209,8 @@ class Posterior:
             raise InputError(f"inputs: have shape {tuple(x.shape)}; must be (N, ...) with {num_inputs} numbers each")
         x = x.reshape(-1, num_inputs)
         if not x.is_floating_point():
+            if self.takes_bytes and (x.min() < 0 or x.max() > PIXELS):
+                raise InputError("inputs: whole numbers must be bytes, 0..255, as in training")
             return x.to(torch.uint8) if self.takes_bytes else x.float()
         if not x.isfinite().all():
             raise InputError("inputs: hold values that are not finite")

@@ -11,14 +11,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import experiment
-from bbb.cli import session
 from bbb.inference import Categorical
 from bbb.networks import MLP, initial_network, save_weights
 from tests.documentation import block_with, documented_commands
-from tests.tasks import SMALL, command, refused, seeded
+from tests.tasks import SMALL, assert_same_weights, command, interrupt_after, refused, seeded
 
 
 def test_blundell_leaves_a_complete_record(in_tmp, capsys):
@@ -124,24 +122,6 @@ def test_transfer_from_another_layout_is_refused(in_tmp, capsys, words, line):
 def test_unobserved_runs_leave_nothing(in_tmp):
     command("with", "blundell", *SMALL, "--unobserved")
     assert not (in_tmp / "results").exists()
-
-
-def assert_same_weights(*folders):
-    ours, theirs = (load_file(folder / "weights.safetensors") for folder in folders)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-def interrupt_after(monkeypatch, num_epochs):
-    """Press Ctrl-C once that many epochs are saved."""
-    write = session.log
-
-    def log_and_interrupt(run, epoch):
-        write(run, epoch)
-        if epoch.number == num_epochs:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(session, "log", log_and_interrupt)
 
 
 def test_an_interrupted_run_resumes_in_its_folder_and_ends_as_one_never_stopped(in_tmp, capsys, monkeypatch):

@@ -135,3 +135,18 @@ def test_a_network_whose_layers_run_twice_has_the_same_weights_both_times():
     network = BayesianNetwork(architecture, Gaussian(w[0], torch.zeros_like(w[0])))
     torch.testing.assert_close(forward_drawn(architecture, network.layers(w), x)[0], module(x))
     torch.testing.assert_close(forward_drawn(architecture, network.layers(w.expand(3, -1)), x)[2], module(x))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_inputs_of_zeros_leave_local_gradients_finite(name):
+    """Without a bias such an activation has no variance, and the square root has no gradient there."""
+    module, input_shape = LAYERS[name]
+    layer = single(module)
+    kernel, log_std = double(1, *layer.shape, seed=1).requires_grad_(), double(1, *layer.shape, seed=2).requires_grad_()
+    biases = [double(1, layer.shape[0], seed=3 + i) if layer.has_bias else None for i in range(2)]
+    x = double(3, math.prod(input_shape), seed=5) * torch.tensor([[1.0], [0.0], [1.0]])
+    outputs = forward_local(One(layer, input_shape), [(kernel, biases[0])], [(log_std, biases[1])], x, 2, seeded(6))
+    assert outputs.isfinite().all()
+    for gradient in torch.autograd.grad(outputs.square().sum(), (kernel, log_std)):
+        assert gradient.isfinite().all()
+        assert (gradient != 0).any()

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bbb.networks import ModuleArchitecture, NetworkError, forward_drawn, lenet, num_weights, unflatten
+from bbb.networks.lenet import num_lenet_weights
 from tests.tasks import seeded
 
 L = nn.Linear
@@ -147,7 +148,7 @@ def test_lenet_has_the_weights_of_the_pruning_papers(shape, num):
     assert lenet((1, 28, 28), 10).names == ("conv1", "conv2", "hidden", "head")
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in shape[1:])
     parts = (shape[0] * 25 + 1) * 20, (20 * 25 + 1) * 50, (50 * rows * columns + 1) * 500, 501 * 10
-    assert num_weights(lenet(shape, 10).layers) == sum(parts) == num
+    assert num_weights(lenet(shape, 10).layers) == sum(parts) == num_lenet_weights(shape, 10) == num
 
 
 def test_the_module_of_the_user_is_left_as_it_was():

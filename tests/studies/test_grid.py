@@ -106,3 +106,24 @@ def test_a_source_comes_before_what_starts_from_it_and_once():
     source = job()
     first, second = job(source), job(source)
     assert list(grid.in_order([first, second, source, first])) == [source, first, second]
+
+
+def test_a_completed_run_of_a_version_in_which_classes_were_digits_is_not_made_again(in_tmp):
+    since = ("classes", "network", "deterministic", "normalization", "pixel_scale", "likelihood", "noise_std")
+    wanted = [
+        job(seed=1),
+        job(seed=2, classes=[5, 6]),
+        job(seed=3, network="lenet"),
+        job(seed=4, likelihood="gaussian"),
+    ]
+    for number, each in enumerate(wanted, start=1):
+        digits = each.config["classes"] or [*range(10)]
+        folder = recorded(RESULTS / "default" / str(number), each, digits=digits, resume=False)
+        config = json.loads((folder / "config.json").read_text())
+        old = {key: value for key, value in config.items() if key not in (*since, "learn_noise")}
+        (folder / "config.json").write_text(json.dumps(old))
+    assert list(grid.find_completed(wanted)) == wanted[:2]
+
+
+def test_digits_in_a_grid_are_classes():
+    assert grid.check_grid({"digits": [[0, 1], [2, 3]]}) == {"classes": [[0, 1], [2, 3]]}

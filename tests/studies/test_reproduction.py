@@ -134,6 +134,15 @@ def test_a_figure_is_drawn_again_from_its_file_to_the_last_bit(plots, tmp_path, 
     assert path.read_bytes() == first
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_figures_of_this_repository_are_drawn_again_from_their_files(tmp_path, name):
+    """Also from files of earlier versions, whose configurations lack keys of today and call the classes digits."""
+    shutil.copy(REPOSITORY / "figs" / f"{name}.json", tmp_path)
+    (plot,) = (plot for plot in reproduction.plots(False, CONFIGS) if plot.name == name)
+    assert reproduction.redraw(plot, tmp_path)
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
 def shrink(patch):
     """Make the figures of few seeds at a tiny size."""
     for name, value in {"TOY": TINY, "SEEDS": (1, 2), "TRANSFER_SEEDS": (1, 2), "FRACTIONS": (0.1,)}.items():
