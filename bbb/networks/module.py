@@ -206,7 +206,7 @@ class ModuleArchitecture(Architecture):
             raise NetworkError(f"network={self.name}: layer {unused[0]} is never run; remove it")
         if not called or last[0] not in called:
             raise NetworkError(f"network={self.name}: its last layer with weights must be Bayesian")
-        num_head = bayesian[last[0]].weight.shape[0]
+        num_head = _layer(bayesian[last[0]]).shape[0]
         if num_head != num_outputs:
             raise NetworkError(
                 f"network={self.name}: its last layer, {last[0]}, has {num_head} outputs; must have {num_outputs}"

@@ -50,11 +50,14 @@ def load_pretrained(path: Path, architecture: Architecture, keep_head: bool | No
         raise WeightsError(f"{path}: holds values that are not finite")
     names = sorted((name.removesuffix(".weight") for name in tensors if name.endswith(".weight")), key=_in_order)
     unused = dict.fromkeys(names)
+    layers = list(zip(architecture.names, architecture.layers, strict=True))
+    by_name = {name for name, layer in layers if name in unused and _fits(tensors, name, layer.shape, layer.has_bias)}
     means, masks, report = [], [], []
-    for i, (name, layer) in enumerate(zip(architecture.names, architecture.layers, strict=True)):
+    for i, (name, layer) in enumerate(layers):
         is_head = i == len(architecture.layers) - 1
         fits = [key for key in unused if _fits(tensors, key, layer.shape, layer.has_bias)]
-        key = None if is_head and keep_head is False else name if name in fits else next(iter(fits), None)
+        others = (key for key in fits if key not in by_name)
+        key = None if is_head and keep_head is False else name if name in fits else next(others, None)
         if key is None and is_head and keep_head:
             raise WeightsError(f"{path}: has no weights of shape {layer.shape} for the head; use head=fresh")
         if key is None:

@@ -23,12 +23,20 @@ def flat(tensors, *names):
 
 
 def test_layers_are_matched_by_name_first(tmp_path):
-    tensors = state(("other", (4, 3)), ("0", (4, 3)), ("1", (2, 4)))
+    tensors = state(("!", (4, 3)), ("0", (4, 3)), ("2", (2, 4)))
     save_file(tensors, tmp_path / "w")
     found = load_pretrained(tmp_path / "w", MLP((3, 4, 2)))
-    assert torch.equal(found.mean, flat(tensors, "0", "1"))
+    assert torch.equal(found.mean, flat(tensors, "0", "2"))
     assert found.is_matched.all()
-    assert found.report == ("layer 0, 4 x 3: from 0", "layer 1, 2 x 4: from 1", "not used: other")
+    assert found.report == ("layer 0, 4 x 3: from 0", "layer 2, 2 x 4: from 2", "not used: !")
+
+
+def test_no_layer_takes_by_its_shape_what_bears_the_name_of_a_later_one(tmp_path):
+    tensors = state(("2", (3, 3)), ("x", (3, 3)))
+    save_file(tensors, tmp_path / "w")
+    found = load_pretrained(tmp_path / "w", MLP((3, 3, 3)))
+    assert found.report == ("layer 0, 3 x 3: from x", "layer 2, 3 x 3: from 2")
+    assert torch.equal(found.mean, flat(tensors, "x", "2"))
 
 
 def test_layers_of_other_names_are_taken_by_shape_in_the_order_of_their_numbers(tmp_path):
@@ -46,7 +54,7 @@ def test_what_matches_nothing_has_the_mean_zero_and_says_so(tmp_path):
     found = load_pretrained(tmp_path / "w", MLP((3, 4, 2)))
     assert torch.equal(found.mean, torch.cat([flat(tensors, "a"), torch.zeros(10)]))
     assert found.is_matched.tolist() == [True] * 16 + [False] * 10
-    report = ("layer 0, 4 x 3: from a", "layer 1, 2 x 4: nothing matches, prior mean 0", "not used: b", "not used: c")
+    report = ("layer 0, 4 x 3: from a", "layer 2, 2 x 4: nothing matches, prior mean 0", "not used: b", "not used: c")
     assert found.report == report
 
 
