@@ -249,7 +249,7 @@ def test_local_reparameterisation_has_the_moments_of_weight_sampling(architectur
     q = gaussian(architecture, log_std=NO_NOISE)
     with torch.no_grad():
         q.log_std[-num_head:] = torch.linspace(-2.0, 0.0, num_head)
-    x, num = inputs(architecture), 40_000 if {type(layer) for layer in architecture.layers} == {Dense} else 2_000
+    x, num = inputs(architecture), 40_000 if {type(layer) for layer in architecture.layers} == {Dense} else 500
     num = num if q.dim < 1_000 else 100  # LeNet
     with torch.no_grad():
         w, _ = q.rsample_and_log_prob(num, seeded(3))
