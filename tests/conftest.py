@@ -5,9 +5,13 @@ from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as on the command line; before PyTorch is loaded
 
+import hypothesis
 import pytest
 
 from tests import tasks
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture
