@@ -11,3 +11,7 @@ The floors, from the top down; imports run down this list and never up:
 - :mod:`bbb.data`: examples as tensors.
 - :mod:`bbb.system`: the computer, and the mistakes that users must mend.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
 PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
+ONE_PROGRAM = "The blocks of this page are one program."
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
@@ -43,6 +44,21 @@ def documented_commands(program: str = "") -> list[str]:
 def python_blocks() -> list[tuple[Path, str]]:
     """Collect the code blocks marked as Python, with their pages."""
     return [(page, body) for page in PAGES for kind, body in _BLOCK.findall(page.read_text()) if kind == "python"]
+
+
+def python_programs() -> list[tuple[Path, str]]:
+    """Collect what is to be run, with its page: each block, or the blocks together where the page says so."""
+    programs: dict[tuple[Path, int], str] = {}
+    for i, (page, body) in enumerate(python_blocks()):
+        key = page, -1 if ONE_PROGRAM in page.read_text() else i
+        programs[key] = programs.get(key, "") + body
+    return [(page, code) for (page, _), code in programs.items()]
+
+
+def block_with(text: str) -> str:
+    """Find the one block of Python that holds a text."""
+    (body,) = (body for _, body in python_blocks() if text in body)
+    return body
 
 
 def relative_links() -> list[Link]:

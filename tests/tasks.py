@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from safetensors.torch import load_file
 from torch import Tensor
 
 import experiment
 from bbb import runs
+from bbb.cli import session
 from bbb.data import Split
 from bbb.distributions import FlowedGaussian, Gaussian, MatrixPlanarFlow, PlanarFlow, gaussian_prior
 from bbb.inference import Categorical, Plan, Streams, Training
@@ -188,3 +190,22 @@ def refused(capsys, *words):
     assert capsys.readouterr().err == ""
     assert isinstance(stop.value.code, str), "a message is exit status 1, printed on standard error"
     return stop.value.code.splitlines()
+
+
+def assert_same_weights(*folders):
+    """Two runs ended with the same tensors, to the last bit."""
+    ours, theirs = (load_file(folder / "weights.safetensors") for folder in folders)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def interrupt_after(monkeypatch, num_epochs):
+    """Press Ctrl-C once that many epochs are saved."""
+    write = session.log
+
+    def log_and_interrupt(run, epoch):
+        write(run, epoch)
+        if epoch.number == num_epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "log", log_and_interrupt)

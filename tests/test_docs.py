@@ -14,9 +14,11 @@ from tests.documentation import (
     README,
     REPOSITORY,
     anchors,
+    block_with,
     documented_commands,
     floors_named,
     python_blocks,
+    python_programs,
     relative_links,
 )
 
@@ -75,18 +77,42 @@ def test_the_map_names_every_floor_and_no_other(page):
     assert floors_named(page) == FLOORS
 
 
-@pytest.mark.parametrize(
-    "code", [pytest.param(code, id=f"{page.name}-{i}") for i, (page, code) in enumerate(python_blocks())]
-)
-def test_python_code_of_the_pages_runs(tmp_path, code):
-    """In a process and a folder of its own, for one epoch."""
-    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
-    short = re.sub(r'("num_epochs": |num_epochs=)\d+', r"\g<1>1", code)
+def python(folder, *words):
+    """Run Python in a process and a folder of its own, with this clone's code."""
+    (folder / "configs").symlink_to(REPOSITORY / "configs")
+    (folder / "my_net.py").write_text(block_with("def make("))
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        [sys.executable, "-c", short], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """What the README's first command leaves, for one epoch."""
+    folder = tmp_path_factory.mktemp("first")
+    (command,) = (line for line in documented_commands() if line.endswith("with blundell dataset=digits8x8"))
+    _, script, *words = shlex.split(command)
+    python(folder, str(REPOSITORY / script), *words, "num_epochs=1")
+    return folder / "results"
+
+
+@pytest.mark.parametrize(
+    "code", [pytest.param(code, id=f"{page.name}-{i}") for i, (page, code) in enumerate(python_programs())]
+)
+def test_python_code_of_the_pages_runs(tmp_path, code, request):
+    """In a process and a folder of its own, for one epoch."""
+    if 'load("results/blundell")' in code:
+        (tmp_path / "results").symlink_to(request.getfixturevalue("first_run"))
+    python(tmp_path, "-c", re.sub(r'("num_epochs": |num_epochs=)\d+', r"\g<1>1", code))
+
+
+@pytest.mark.parametrize("page", [README, REPOSITORY / "docs" / "python.md"], ids=lambda page: page.name)
+def test_blocks_from_python_are_short(page):
+    """Ten lines of code at most, empty ones not counted."""
+    for block_of, body in python_blocks():
+        assert block_of != page or sum(1 for line in body.splitlines() if line.strip()) <= 10, body
 
 
 def test_the_readme_shows_python():

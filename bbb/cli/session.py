@@ -62,8 +62,10 @@ def _train(
         if recorder is not None and opened is not None:
             recorder.record()
             folder = opened.folder
-        if assembly.source is not None:
-            run.info["source"] = assembly.source.record
+        if assembly.record is not None:
+            run.info["source"] = assembly.record
+        if assembly.pretrained is not None:
+            run.info["matches"] = list(assembly.pretrained.report)
         place = f", results in {folder}" if folder is not None else ""
         print(f"{settings.experiment_name}: {settings.dataset} on {device}{place}")
     with system.joined(device) as group:
@@ -97,7 +99,8 @@ def _train(
 
 def log(run: Run, epoch: "inference.Epoch") -> None:
     """Log an epoch's metrics with Sacred, as ``train.nll`` and so on."""
-    for part, names in {"train": ("nll", "kl", "elbo", "accuracy"), "validation": ("accuracy", "nll")}.items():
+    measured = {"train": ("nll", "kl", "elbo", "accuracy", "rmse"), "validation": ("accuracy", "rmse", "nll")}
+    for part, names in measured.items():
         for name in names:
             value = getattr(epoch, f"{part}_{name}")
             if value is not None:

@@ -8,7 +8,7 @@ from sacred import Experiment
 from sacred.config import ConfigDict
 
 from bbb.cli.options import OPTIONS, as_option
-from bbb.runs import check_text, load_file, nearest, unknown_key
+from bbb.runs import ALIASES, check_text, load_file, nearest, unknown_key
 from bbb.system import InputError
 
 
@@ -72,7 +72,7 @@ def _check_change(experiment: Experiment, named: Mapping[str, Path], command: st
         takers = [name for name, options in OPTIONS.items() if key in options]
         if takers:
             raise InputError(f"{word}: is an option of {' and '.join(takers)}, not of {command}")
-        return word
+        return f"{ALIASES.get(key.strip(), key)}={value}"
     if word in named:
         return str(named[word]) if Path(word).is_file() else word
     if Path(word).is_file() and Path(word).suffix in (".yaml", ".yml", ".json"):

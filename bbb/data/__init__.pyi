@@ -1,4 +1,5 @@
-from .choices import DatasetName as DatasetName
+from .choices import NormalizationName as NormalizationName
+from .npz import load_npz as load_npz
 from .sources import data_root as data_root
 from .sources import load as load
 from .sources import photographs as photographs
@@ -10,6 +11,7 @@ from .splits import num_batches as num_batches
 from .splits import rotate as rotate
 from .splits import select as select
 from .splits import subsample as subsample
+from .transforms import Normalization as Normalization
 from .transforms import drop_pixels as drop_pixels
 from .transforms import rotate_images as rotate_images
-from .transforms import to_float as to_float
+from .transforms import standardization as standardization

@@ -1,5 +1,5 @@
-"""The names of the data sets. No PyTorch here, so that a configuration is checked quickly."""
+"""The ways to normalise inputs among which users choose; free of PyTorch, so a configuration is judged at once."""
 
 from typing import Literal
 
-DatasetName = Literal["mnist", "fashion_mnist", "kmnist", "digits8x8"]
+NormalizationName = Literal["auto", "pixels", "standardize", "none"]

@@ -9,20 +9,34 @@ import io
 import math
 import os
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor
 
+from bbb.data.npz import load_npz
 from bbb.data.splits import DataError, Split
 
 _IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_TORCHVISION_NAMES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+_IDX_SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _MD5 = {
     ("mnist", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
     ("mnist", "train-labels-idx1-ubyte"): "a25bea736e30d166cdddb491f175f624",
     ("mnist", "t10k-images-idx3-ubyte"): "2646ac647ad5339dbf082846283269ea",
     ("mnist", "t10k-labels-idx1-ubyte"): "27ae3e4e09519cfbb04c329615203637",
+}
+# Of torchvision's other sets: the class, and the arguments for the training set and for the test set.
+_BY_PART: tuple[dict[str, Any], dict[str, Any]] = {"train": True}, {"train": False}
+_BY_NAME: tuple[dict[str, Any], dict[str, Any]] = {"split": "train"}, {"split": "test"}
+_OTHER_SETS: dict[str, tuple[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "qmnist": ("QMNIST", _BY_PART),
+    "emnist": ("EMNIST", ({"split": "balanced", "train": True}, {"split": "balanced", "train": False})),
+    "usps": ("USPS", _BY_PART),
+    "cifar10": ("CIFAR10", _BY_PART),
+    "cifar100": ("CIFAR100", _BY_PART),
+    "svhn": ("SVHN", _BY_NAME),
+    "stl10": ("STL10", _BY_NAME),
 }
 
 
@@ -31,21 +45,30 @@ def data_root(data_dir: str | None) -> Path:
     return Path(data_dir or os.environ.get("BBB_DATA_DIR") or "data")
 
 
-def load(name: str, data_dir: Path) -> tuple[Split, Split]:
-    """Load a data set; download it first if its files are missing.
+def load(name: str, data_dir: str | Path = "data") -> tuple[Split, Split]:
+    """Load a data set; one of torchvision's is downloaded first if its files are missing.
 
     Args:
-        name: ``mnist``, ``fashion_mnist``, ``kmnist`` or ``digits8x8``.
-        data_dir: folder that holds torchvision's layout; ``digits8x8`` needs none.
+        name: ``digits8x8``, one of torchvision's sets such as ``mnist``, or a file ``NAME.npz`` with the arrays
+            ``x_train``, ``y_train``, ``x_test`` and ``y_test`` (see :func:`bbb.data.load_npz`).
+        data_dir: folder that holds torchvision's layout; the others need none.
 
     Returns:
         The training set and the test set, as published. ``digits8x8`` has no published split; it is always split into
         the same 1,437 and 360 images.
 
     Raises:
-        DataError: the files are missing and cannot be downloaded, or they are damaged.
+        DataError: the files are missing and cannot be downloaded, or they are damaged, or do not hold what they should.
     """
-    return _load_digits8x8() if name == "digits8x8" else _load_torchvision(name, Path(data_dir))
+    if name == "digits8x8":
+        return _load_digits8x8()
+    if name.endswith(".npz"):
+        return load_npz(Path(name))
+    if name in _IDX_SETS:
+        return _load_idx(name, Path(data_dir))
+    if name in _OTHER_SETS:
+        return _load_other(name, Path(data_dir))
+    raise DataError(f"dataset={name}: must be digits8x8, {', '.join([*_IDX_SETS, *_OTHER_SETS])}, or a file NAME.npz")
 
 
 def photographs(side: int) -> Tensor:
@@ -72,30 +95,75 @@ def _load_digits8x8() -> tuple[Split, Split]:
     pixels = (digits.data * (255.0 / 16.0)).round().astype("uint8")
     parts = train_test_split(pixels, digits.target, test_size=360, stratify=digits.target, random_state=0)
     train_x, test_x, train_y, test_y = (torch.from_numpy(part) for part in parts)
-    return Split(train_x, train_y.long()), Split(test_x, test_y.long())
+    return Split(train_x, train_y.long(), (1, 8, 8)), Split(test_x, test_y.long(), (1, 8, 8))
 
 
-def _load_torchvision(name: str, data_dir: Path) -> tuple[Split, Split]:
+def _load_idx(name: str, data_dir: Path) -> tuple[Split, Split]:
     from torchvision import datasets  # here, since it takes seconds to import and the embedded digits do not need it
 
-    folder = data_dir / _TORCHVISION_NAMES[name] / "raw"
+    folder = data_dir / _IDX_SETS[name] / "raw"
     missing = [file for file in _IDX_FILES if not (folder / file).is_file()]
     for file in set(_IDX_FILES) - set(missing):
         _check_file(name, folder / file)
-    dataset = getattr(datasets, _TORCHVISION_NAMES[name])
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints each attempt at each mirror
-            train, test = (dataset(str(data_dir), train=part, download=bool(missing)) for part in (True, False))
-    except (URLError, OSError, RuntimeError) as error:
-        reason = str(error).replace("\n", " ")
-        raise DataError(
-            f"dataset={name}: cannot read or download it; put {', '.join(_IDX_FILES)} into {folder} or name another "
-            "data_dir, or run on the embedded digits: python experiment.py with blundell dataset=digits8x8 "
-            f"(the reason was: {reason})"
-        ) from error
+    parts = [{"train": True, "download": bool(missing)}, {"train": False, "download": bool(missing)}]
+    needed = f"put {', '.join(_IDX_FILES)} into {folder}"
+    train, test = (_create(name, getattr(datasets, _IDX_SETS[name]), data_dir, part, needed) for part in parts)
     for file in missing:
         _check_file(name, folder / file)
-    return Split(train.data.flatten(1), train.targets.long()), Split(test.data.flatten(1), test.targets.long())
+    return _as_split(name, train.data, train.targets), _as_split(name, test.data, test.targets)
+
+
+def _load_other(name: str, data_dir: Path) -> tuple[Split, Split]:
+    from torchvision import datasets
+
+    kind, parts = getattr(datasets, _OTHER_SETS[name][0]), _OTHER_SETS[name][1]
+    needed = f"put its files into {data_dir}, laid out as torchvision does"
+    splits = []
+    for part in parts:
+        images = _create(name, kind, data_dir, {**part, "download": False}, needed, or_download=True)
+        labels = images.targets if hasattr(images, "targets") else images.labels
+        splits.append(_as_split(name, images.data, labels))
+    return splits[0], splits[1]
+
+
+def _create(
+    name: str, kind: Any, data_dir: Path, arguments: dict[str, Any], needed: str, or_download: bool = False
+) -> Any:
+    """Create one of torchvision's sets; reading it first, then downloading it, where that is asked for.
+
+    Raises:
+        DataError: it can neither be read nor downloaded.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints each attempt at each mirror
+            try:
+                return kind(str(data_dir), **arguments)
+            except RuntimeError:
+                if not or_download:
+                    raise
+                return kind(str(data_dir), **{**arguments, "download": True})
+    except (URLError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error).replace("\n", " ")
+        raise DataError(
+            f"dataset={name}: cannot read or download it; {needed} or name another data_dir, or run on the embedded "
+            f"digits: python experiment.py with blundell dataset=digits8x8 (the reason was: {reason})"
+        ) from error
+
+
+def _as_split(name: str, images: Any, labels: Any) -> Split:
+    """Flatten images, with their channels first.
+
+    Raises:
+        DataError: they are not bytes of one size.
+    """
+    pixels, targets = torch.as_tensor(images), torch.as_tensor(labels).long()
+    if pixels.dtype != torch.uint8 or pixels.ndim not in (3, 4) or len(pixels) != len(targets):
+        raise DataError(f"dataset={name}: holds no images of one size, one byte a pixel")
+    if pixels.ndim == 3:
+        pixels = pixels.unsqueeze(1)
+    elif pixels.shape[3] in (1, 3) and pixels.shape[1] not in (1, 3):
+        pixels = pixels.permute(0, 3, 1, 2)
+    return Split(pixels.flatten(1).contiguous(), targets, tuple(pixels.shape[1:]))
 
 
 def _check_file(name: str, path: Path) -> None:

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bbb.data.transforms import rotate_images, to_float
+from bbb.data.transforms import rotate_images
 from bbb.system import InputError
-
-NUM_CLASSES = 10
 
 
 class DataError(InputError):
@@ -23,38 +21,76 @@ class DataError(InputError):
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``(N, P)`` as uint8 in 0..255, flattened, and labels ``(N,)`` as int64 in 0..C-1."""
+    """Examples in memory.
+
+    Attributes:
+        images: inputs, flattened ``(N, P)``: uint8 in 0..255, or float32.
+        labels: classes ``(N,)`` as int64 in 0..C-1; for regression numbers ``(N,)`` or ``(N, C)`` as float32.
+        input_shape: of one example, such as ``(1, 28, 28)``; by default ``(P,)``.
+    """
 
     images: Tensor
     labels: Tensor
+    input_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.input_shape:
+            object.__setattr__(self, "input_shape", tuple(self.images.shape[1:]))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> "Split":
-        return Split(self.images[index], self.labels[index])
+        return Split(self.images[index], self.labels[index], self.input_shape)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the labels are classes, not numbers."""
+        return not self.labels.is_floating_point()
 
     def to(self, device: torch.device) -> "Split":
         """Move the whole split to a device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return Split(self.images.to(device), self.labels.to(device), self.input_shape)
 
 
-def select(split: Split, digits: Sequence[int]) -> Split:
-    """Keep the classes ``digits``, relabelled 0..C-1 in the order given."""
-    relabelled = torch.full((NUM_CLASSES,), -1)
-    relabelled[list(digits)] = torch.arange(len(digits))
+def select(split: Split, classes: Sequence[int] | None) -> Split:
+    """Keep some classes, relabelled 0..C-1 in the order given; None keeps all as they are.
+
+    Raises:
+        DataError: the labels are numbers, or a class has no example.
+    """
+    if classes is None:
+        return split
+    if not split.has_classes:
+        raise DataError(f"classes={list(classes)}: the labels of this data set are numbers; use classes=None")
+    highest = int(split.labels.max())
+    missing = [label for label in classes if label > highest or not (split.labels == label).any()]
+    if missing:
+        raise DataError(f"classes={list(classes)}: this data set has no example of class {missing[0]}")
+    relabelled = torch.full((highest + 1,), -1)
+    relabelled[list(classes)] = torch.arange(len(classes))
     labels = relabelled[split.labels]
     keep = labels >= 0
-    return Split(split.images, labels) if keep.all() else Split(split.images[keep], labels[keep])
+    images = split.images if keep.all() else split.images[keep]
+    return Split(images, labels[keep], split.input_shape)
 
 
 def rotate(split: Split, degrees: float) -> Split:
-    """Turn every image of a split counter-clockwise by an angle in degrees (see :func:`rotate_images`)."""
-    return split if degrees == 0.0 else Split(rotate_images(split.images, degrees), split.labels)
+    """Turn every image of a split counter-clockwise by an angle in degrees (see :func:`rotate_images`).
+
+    Raises:
+        DataError: the inputs are not square images.
+    """
+    if degrees == 0.0:
+        return split
+    channels, *sides = split.input_shape if len(split.input_shape) == 3 else (1, *split.input_shape)
+    if len(sides) != 2 or sides[0] != sides[1]:
+        raise DataError(f"rotation={degrees}: only square images can be turned; inputs have shape {split.input_shape}")
+    return Split(rotate_images(split.images, degrees, channels), split.labels, split.input_shape)
 
 
 def subsample(split: Split, fraction: float, generator: torch.Generator) -> Split:
-    """Keep a random share of each class, rounded, and at least one image of each.
+    """Keep a random share of each class, rounded, and at least one image of each; of numbers, a share of all.
 
     Args:
         split: the images to draw from.
@@ -63,6 +99,9 @@ def subsample(split: Split, fraction: float, generator: torch.Generator) -> Spli
     """
     if fraction == 1.0:
         return split
+    if not split.has_classes:
+        order = torch.randperm(len(split), generator=generator)
+        return split[order[: max(1, round(fraction * len(split)))].sort().values]
     kept = []
     for label in split.labels.unique():
         members = (split.labels == label).nonzero().squeeze(1)
@@ -111,11 +150,11 @@ def batches(
         first: number of minibatches to skip, because a resumed training has used them already.
 
     Yields:
-        Inputs ``(B, P)`` scaled by :func:`to_float`, and labels ``(B,)``; ``(R, B, P)`` and ``(R, B)`` for R orders.
+        Raw inputs ``(B, P)`` and labels ``(B,)``; ``(R, B, P)`` and ``(R, B)`` for R orders.
     """
     if isinstance(generator, torch.Generator):
         order = torch.randperm(len(split), generator=generator)
     else:
         order = torch.stack([torch.randperm(len(split), generator=each) for each in generator])
     for index in order.to(split.labels.device).split(batch_size, dim=-1)[first:]:
-        yield to_float(split.images[index]), split.labels[index]
+        yield split.images[index], split.labels[index]

@@ -3,23 +3,58 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ROTATED_AT_ONCE = 5_000  # images; bounds memory
 PIXEL_SCALE = 126.0  # Blundell et al. 2015, section 5.1: "preprocess the pixels by dividing values by 126"
 
 
-def to_float(images: Tensor) -> Tensor:
-    """Scale pixels from 0..255 to 0..2.02 as Blundell et al. 2015 do; pixels are scaled only here."""
-    return images * (1.0 / PIXEL_SCALE)
+class Normalization(nn.Module):
+    """The one place where raw inputs become those of a network: x = (raw - shift) * scale.
+
+    Args:
+        shift: ``(P,)``, or None for 0.
+        scale: ``(P,)``, or a number; by default pixels 0..255 become 0..2.02, as in Blundell et al. 2015.
+    """
+
+    shift: Tensor | None
+
+    def __init__(self, shift: Tensor | None = None, scale: Tensor | float = 1.0 / PIXEL_SCALE) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift, persistent=False)
+        self.scale: Tensor | float
+        if isinstance(scale, Tensor):
+            self.register_buffer("scale", scale, persistent=False)
+        else:
+            self.scale = scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise raw inputs ``(..., P)``: bytes, or floats."""
+        return images * self.scale if self.shift is None else (images - self.shift) * self.scale
 
 
-def rotate_images(images: Tensor, degrees: float) -> Tensor:
+def standardization(images: Tensor, input_shape: tuple[int, ...]) -> Normalization:
+    """Give inputs the mean 0 and the standard deviation 1: of each channel for images, else of each number.
+
+    Args:
+        images: the training set's, ``(N, P)``.
+        input_shape: of one example; three numbers are channels, height and width.
+    """
+    channels = input_shape[0] if len(input_shape) == 3 else images.shape[1]
+    by_channel = images.double().unflatten(1, (channels, -1))
+    std, mean = torch.std_mean(by_channel, (0, 2), correction=0)
+    scale = torch.where(std > 0, 1.0 / std, 1.0)  # what never changes stays as it is, at 0
+    repeats = images.shape[1] // channels
+    return Normalization(mean.float().repeat_interleave(repeats), scale.float().repeat_interleave(repeats))
+
+
+def rotate_images(images: Tensor, degrees: float, channels: int = 1) -> Tensor:
     """Turn every image about its centre, counter-clockwise, with bilinear interpolation and empty corners.
 
     Args:
         images: square images, flattened ``(N, P)``.
         degrees: the angle.
+        channels: of each image.
 
     Returns:
         ``(N, P)``.
@@ -28,8 +63,8 @@ def rotate_images(images: Tensor, degrees: float) -> Tensor:
         return images
     from torchvision.transforms import InterpolationMode, functional  # here, since it takes seconds to import
 
-    side = math.isqrt(images.shape[1])
-    parts = images.view(-1, 1, side, side).split(ROTATED_AT_ONCE)
+    side = math.isqrt(images.shape[1] // channels)
+    parts = images.view(-1, channels, side, side).split(ROTATED_AT_ONCE)
     turned = [functional.rotate(part, degrees, InterpolationMode.BILINEAR) for part in parts]
     return torch.cat(turned).flatten(1)
 

@@ -91,7 +91,12 @@ class FlowedGaussian(WeightDistribution):
 
 
 def identity_flow(
-    name: FlowName, shape: tuple[int, ...], num_flows: int, std: float, generator: torch.Generator
+    name: FlowName,
+    shape: tuple[int, ...],
+    num_flows: int,
+    std: float,
+    generator: torch.Generator,
+    has_bias: bool = True,
 ) -> Flow:
     """Create the flows of one layer, which start as the identity.
 
@@ -101,29 +106,29 @@ def identity_flow(
         num_flows: K.
         std: standard deviation of the base's weights.
         generator: source of the flows' directions.
+        has_bias: whether the layer has a bias.
 
     Raises:
         ValueError: unknown family.
     """
     num_out, num_in = shape[0], math.prod(shape[1:])
     if name == "planar":
-        return PlanarFlow.identity((num_in + 1) * num_out, num_flows, std, generator)
+        return PlanarFlow.identity((num_in + has_bias) * num_out, num_flows, std, generator)
     if name == "matrix_planar":
-        return MatrixPlanarFlow.identity((num_out, num_in), num_flows, std, generator)
+        return MatrixPlanarFlow.identity((num_out, num_in), num_flows, std, generator, has_bias)
     raise ValueError(f"flow={name}: must be one of {', '.join(get_args(FlowName))}")
 
 
-def num_flow_parameters(shapes: Sequence[tuple[int, ...]], name: FlowName) -> int:
+def num_flow_parameters(shapes: Sequence[tuple[int, int]], name: FlowName) -> int:
     """Count the parameters of one planar map on each layer: u, w and b.
 
     Args:
-        shapes: ``(out, *rest)`` of each layer's kernel.
+        shapes: rows and columns of each layer's weights as a matrix, with a bias as one more column.
         name: the family.
     """
-    sizes = [(shape[0], math.prod(shape[1:])) for shape in shapes]
     if name == "planar":
-        return sum(2 * (num_in + 1) * num_out + 1 for num_out, num_in in sizes)
-    return sum(2 * (num_in + 1 + num_out) + 1 for num_out, num_in in sizes)
+        return sum(2 * num_rows * num_columns + 1 for num_rows, num_columns in shapes)
+    return sum(2 * (num_columns + num_rows) + 1 for num_rows, num_columns in shapes)
 
 
 def flows_of(distribution: WeightDistribution) -> tuple[FlowName | None, int]:

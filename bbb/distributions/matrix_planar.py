@@ -18,22 +18,26 @@ class MatrixPlanarFlow(Flow):
 
     Args:
         rows: the factors a, then c, ``(2, K, out)``, in the units of :class:`PlanarFlow`.
-        columns: the factors b, then d, ``(2, K, in + 1)``, the bias last.
+        columns: the factors b, then d, ``(2, K, in + 1)``, the bias last; ``(2, K, in)`` for a layer without bias.
         b: ``(K,)``.
         scale: standard deviation of a typical coordinate of z.
+        has_bias: whether the layer has a bias, which follows the kernel in the flat vector.
     """
 
     units: Tensor
 
-    def __init__(self, rows: Tensor, columns: Tensor, b: Tensor, scale: float = 1.0) -> None:
+    def __init__(self, rows: Tensor, columns: Tensor, b: Tensor, scale: float = 1.0, has_bias: bool = True) -> None:
         super().__init__()
         self.rows = nn.Parameter(rows)
         self.columns = nn.Parameter(columns)
         self.b = nn.Parameter(b)
+        self.has_bias = has_bias
         self.register_buffer("units", units_of(scale, rows.shape[2] * columns.shape[2], like=b))
 
     @classmethod
-    def identity(cls, shape: tuple[int, int], num_flows: int, scale: float, generator: torch.Generator) -> Self:
+    def identity(
+        cls, shape: tuple[int, int], num_flows: int, scale: float, generator: torch.Generator, has_bias: bool = True
+    ) -> Self:
         """Create flows that start as the identity, as :meth:`PlanarFlow.identity` does.
 
         Args:
@@ -41,20 +45,40 @@ class MatrixPlanarFlow(Flow):
             num_flows: K.
             scale: standard deviation of a coordinate of z.
             generator: source of the directions.
+            has_bias: whether the layer has a bias.
         """
-        num_out, num_in = shape
-        c, d = (torch.randn(num_flows, n, generator=generator, device=generator.device) for n in (num_out, num_in + 1))
+        num_out, num_columns = shape[0], shape[1] + has_bias
+        c, d = (torch.randn(num_flows, n, generator=generator, device=generator.device) for n in (num_out, num_columns))
         squared_norm = c.square().sum(1) * d.square().sum(1)
-        a = c * (IDENTITY * num_out * (num_in + 1) / squared_norm).unsqueeze(1)
-        return cls(torch.stack([a, c]), torch.stack([d, d]), c.new_zeros(num_flows), scale)
+        a = c * (IDENTITY * num_out * num_columns / squared_norm).unsqueeze(1)
+        return cls(torch.stack([a, c]), torch.stack([d, d]), c.new_zeros(num_flows), scale, has_bias)
 
     def vectors(self) -> Tensor:
         """Write out the vectors u and w ``(2, K, D)``, in the layout of the flat vector."""
         full = torch.einsum("pko,pki->pkoi", self.rows, self.columns) * self.units.view(2, 1, 1, 1)
-        return torch.cat([full[..., :-1].flatten(2), full[..., -1]], 2)
+        return torch.cat([full[..., :-1].flatten(2), full[..., -1]], 2) if self.has_bias else full.flatten(2)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return _MatrixPlanarForward.apply(z, self.rows, self.columns, self.b, self.units)
+        y, log_det = _MatrixPlanarForward.apply(self._last_column_last(z), self.rows, self.columns, self.b, self.units)
+        return self._row_by_row(y), log_det
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = super().inverse(self._last_column_last(y))
+        return self._row_by_row(z), log_det
+
+    def _last_column_last(self, z: Tensor) -> Tensor:
+        """Lay the matrix out as a kernel, row by row, and then its last column: as it is, where that is the bias."""
+        if self.has_bias:
+            return z
+        matrix = z.unflatten(1, (self.rows.shape[2], -1))
+        return torch.cat([matrix[..., :-1].flatten(1), matrix[..., -1]], 1)
+
+    def _row_by_row(self, z: Tensor) -> Tensor:
+        """Undo :meth:`_last_column_last`."""
+        if self.has_bias:
+            return z
+        weight, last = _as_matrix(z, self.rows.shape[2])
+        return torch.cat([weight, last.unsqueeze(2)], 2).flatten(1)
 
     def _products(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         matrix = _as_matrix(z, self.rows.shape[2])

@@ -1,11 +1,13 @@
 from .choices import BetaType as BetaType
 from .choices import Estimator as Estimator
 from .choices import Head as Head
+from .choices import LikelihoodName as LikelihoodName
 from .choices import LrSchedule as LrSchedule
 from .choices import OptimizerName as OptimizerName
 from .choices import Precision as Precision
 from .choices import Start as Start
 from .likelihood import Categorical as Categorical
+from .likelihood import GaussianNoise as GaussianNoise
 from .likelihood import Likelihood as Likelihood
 from .objective import kl_shares as kl_shares
 from .objective import negative_elbo as negative_elbo
@@ -21,6 +23,7 @@ from .scores import classification_scores as classification_scores
 from .scores import entropy as entropy
 from .scores import error_rate as error_rate
 from .scores import mixture as mixture
+from .scores import regression_scores as regression_scores
 from .scores import reliability as reliability
 from .scores import split_entropy as split_entropy
 from .step import DivergedError as DivergedError

@@ -5,6 +5,7 @@ from typing import Literal
 BetaType = Literal["blundell", "standard", "soenderby", "none"]
 Estimator = Literal["weights", "local"]
 Head = Literal["fresh", "keep", "auto"]
+LikelihoodName = Literal["categorical", "gaussian"]
 LrSchedule = Literal["constant", "cosine"]
 OptimizerName = Literal["adam", "sgd"]
 Precision = Literal["float32", "tf32", "bfloat16"]

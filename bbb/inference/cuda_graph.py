@@ -27,7 +27,7 @@ class Graphed:
     def __call__(self, x: Tensor, y: Tensor, kl_share: float, with_kl: bool) -> Tensor:
         """Run the step; the next call overwrites the returned tensor."""
         key = x.shape, with_kl
-        share = torch.full((), kl_share, dtype=x.dtype, device=x.device)
+        share = torch.full((), kl_share, device=x.device)
         if key not in self._graphs:
             self._runs[key] = self._runs.get(key, 0) + 1
             if self._runs[key] <= WARM_UP:

@@ -1,15 +1,14 @@
 """The posterior predictive, and the evidence lower bound of a trained posterior."""
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from bbb.data import Split, to_float
+from bbb.data import Split
 from bbb.distributions import WeightDistribution, kl_divergence
 from bbb.inference.likelihood import Likelihood
-from bbb.networks import BayesianNetwork, Layer, forward_drawn
+from bbb.networks import BayesianNetwork, LayerWeights, forward_drawn
 
 CHUNK = 10_000  # images evaluated at once: bounds memory, costs no speed
 
@@ -18,38 +17,35 @@ CHUNK = 10_000  # images evaluated at once: bounds memory, costs no speed
 def predict(
     network: BayesianNetwork, likelihood: Likelihood, images: Tensor, num_samples: int, generator: torch.Generator
 ) -> Tensor:
-    r"""Evaluate the posterior predictive :math:`\log \frac1S \sum_s p(y | x, w_s)`.
+    r"""Evaluate the posterior predictive :math:`\frac1S \sum_s p(y | x, w_s)`.
 
     Each draw of the weights is used for all images, as the joint posterior requires. Large sets are evaluated in
-    chunks, with the same draws for each chunk. The mean is taken in log space.
+    chunks, with the same draws for each chunk.
 
     Args:
         network: the network with its posterior.
         likelihood: p(y | outputs).
-        images: ``(N, P)``, uint8.
+        images: raw inputs ``(N, P)``, which the network normalises.
         num_samples: S, draws of the weights.
         generator: source of the draws.
 
     Returns:
-        Log-probabilities ``(N, C)``, in nats.
+        What ``likelihood.mix`` makes of the draws: for classes log-probabilities ``(N, C)``, in nats; for numbers the
+        means ``(S, N, C)``.
     """
     start, parts = generator.get_state(), []
     for chunk in images.split(CHUNK):
         generator.set_state(start)
-        draws = predict_draws(network, likelihood, chunk, num_samples, generator)
-        total = next(draws)
-        for log_probs in draws:
-            torch.logaddexp(total, log_probs, out=total)
-        parts.append(total)
-    return torch.cat(parts) - math.log(num_samples)
+        parts.append(likelihood.mix(predict_draws(network, likelihood, chunk, num_samples, generator)))
+    return torch.cat(parts, dim=-2)
 
 
 @torch.no_grad()
 def predict_draws(
     network: BayesianNetwork, likelihood: Likelihood, images: Tensor, num_samples: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Yield the log-probabilities ``(N, C)`` under each of the draws of the weights that :func:`predict` averages."""
-    x = to_float(images)
+    """Yield what :func:`predict` combines: the predictive ``(N, C)`` under each of the draws of the weights."""
+    x = network.normalization(images)
     for _ in range(num_samples):
         w, _ = network.posterior.rsample_and_log_prob(1, generator)
         yield likelihood.predictive(forward_drawn(network.architecture, network.layers(w), x)[0])
@@ -57,7 +53,7 @@ def predict_draws(
 
 @torch.no_grad()
 def predict_with_centre(network: BayesianNetwork, likelihood: Likelihood, images: Tensor) -> Tensor:
-    """Predict with the centre of the posterior in place of draws from it: log-probabilities ``(N, C)``."""
+    """Predict with the centre of the posterior in place of draws from it: as a single draw, ``(N, C)``."""
     return likelihood.predictive(_outputs(network, network.centre_layers(), images))
 
 
@@ -94,7 +90,7 @@ def elbo(
     return (log_likelihood - kl) / len(split), kl
 
 
-def _outputs(network: BayesianNetwork, layers: list[Layer], images: Tensor) -> Tensor:
+def _outputs(network: BayesianNetwork, layers: list[LayerWeights], images: Tensor) -> Tensor:
     """Outputs ``(N, C)`` under one draw of the weights."""
     chunks = images.split(CHUNK)
-    return torch.cat([forward_drawn(network.architecture, layers, to_float(chunk))[0] for chunk in chunks])
+    return torch.cat([forward_drawn(network.architecture, layers, network.normalization(chunk))[0] for chunk in chunks])

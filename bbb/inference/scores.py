@@ -62,6 +62,23 @@ def classification_scores(log_probs: Tensor, labels: Tensor) -> dict[str, float]
     return {"error": error_rate(log_probs, labels), "nll": nll, "brier": brier, "ece": ece}
 
 
+def regression_scores(means: Tensor, y: Tensor, noise_std: float) -> dict[str, float]:
+    """Score a mixture of S Gaussians with means ``(S, N, C)`` and one standard deviation against numbers ``(N, C)``.
+
+    Returns:
+        ``rmse`` of the mixture's mean, in the units of y, ``nll`` in nats per example, and ``coverage_50`` and
+        ``coverage_90``: the share of the numbers, in %, inside the central 50 % and 90 % intervals of the mixture.
+    """
+    means, y = means.double(), y.double()
+    rmse = (means.mean(0) - y).square().mean().sqrt().item()
+    z = (y - means) / noise_std
+    log_probs = (-0.5 * z.square() - math.log(noise_std) - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+    nll = -mixture(log_probs.unsqueeze(-1)).mean().item()
+    rank = torch.special.ndtr(z).mean(0)  # where y lies in the mixture's distribution function
+    coverage = {f"coverage_{p}": 100.0 * ((rank - 0.5).abs() <= p / 200).double().mean().item() for p in (50, 90)}
+    return {"rmse": rmse, "nll": nll, **coverage}
+
+
 def split_entropy(log_probs: Tensor) -> Entropy:
     r"""Split the entropy of the posterior predictive into the expected entropy and the mutual information.
 

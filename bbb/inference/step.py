@@ -84,14 +84,14 @@ class Step:
         """Train on a minibatch.
 
         Args:
-            x: inputs ``(B, P)``, or ``(R, B, P)``.
-            y: labels ``(B,)``, or ``(R, B)``.
+            x: raw inputs ``(B, P)``, or ``(R, B, P)``.
+            y: labels ``(B, ...)``, or ``(R, B, ...)``.
             kl_share: this minibatch's share of the KL.
             with_kl: False leaves the KL out, for a minibatch whose share is negligible.
 
         Returns:
-            ``(3,)``, or ``(3, R)``: the minibatch's NLL, the KL (0 where it was left out), and the number of correct
-            labels; the first and the last are means over draws.
+            ``(3,)``, or ``(3, R)``: the minibatch's NLL, the KL (0 where it was left out), and the total score
+            (of classes: the correct labels); the first and the last are means over draws.
 
         Raises:
             DivergedError: the cost is NaN or infinite; the optimiser has not moved. Not checked on a GPU, where the
@@ -111,14 +111,15 @@ class Step:
         """
         for table in self.tables:
             table.begin_step()
-        x, y = self._own_part(self._drop_pixels(x), y)
-        nll, kl, num_correct = self._terms(x, y, with_kl)
+        x, y = self._own_part(self._drop_pixels(self.network.normalization(x)), y)
+        nll, kl, score = self._terms(x, y, with_kl)
         loss = negative_elbo(nll * self.group.size, kl, kl_share, self.plan.temperature).sum() * self.scale
-        self.network.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        measured = torch.stack([nll.detach().mean(0) * self.group.size, kl.detach(), num_correct * self.group.size])
+        measured = torch.stack([nll.detach().mean(0) * self.group.size, kl.detach(), score * self.group.size])
         cost = loss.detach()
-        grads = [p.grad for p in self.network.posterior.parameters() if p.grad is not None]
+        moved = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        grads = [parameter.grad for parameter in moved if parameter.grad is not None]
         self.group.average([*grads, measured, cost])
         return cost, measured
 
@@ -135,10 +136,10 @@ class Step:
         if self.group.size == 1:
             return x, y
         part = slice(self.group.rank, None, self.group.size)
-        return x[..., part, :], y[..., part]
+        return (x[:, part], y[:, part]) if self.network.num_replicas is not None else (x[part], y[part])
 
     def _terms(self, x: Tensor, y: Tensor, with_kl: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The NLL of a minibatch ``(S, ...)``, the KL, and the number of correct labels, a mean over draws."""
+        """The NLL of a minibatch ``(S, ...)``, the KL, and the total score, a mean over draws."""
         network, posterior, num_samples = self.network, self.network.posterior, self.plan.num_samples
         in_bfloat16 = torch.autocast(x.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
         noise: NoiseSource = self.tables[0] if network.num_replicas is None else Stacked(self.tables)
@@ -159,8 +160,8 @@ class Step:
             with in_bfloat16:
                 outputs = forward_drawn(network.architecture, network.layers(w), x)
         nll = self.likelihood.nll(outputs.to(posterior.dtype), y)
-        num_correct = self.likelihood.num_correct(outputs.detach(), y).sum(0) / num_samples
-        return nll, kl, num_correct
+        score = self.likelihood.total_score(outputs.detach(), y).sum(0) / num_samples
+        return nll, kl, score
 
 
 def check_finite(loss: float) -> None:

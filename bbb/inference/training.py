@@ -16,7 +16,6 @@ from bbb.inference.cuda_graph import Graphed
 from bbb.inference.likelihood import Likelihood
 from bbb.inference.objective import kl_shares
 from bbb.inference.predictive import predict
-from bbb.inference.scores import accuracy_and_nll, mixture
 from bbb.inference.step import DivergedError, Plan, Step, check_finite
 from bbb.networks import BayesianNetwork
 from bbb.system import ALONE, Group
@@ -29,17 +28,20 @@ class Epoch:
     The training metrics are means over the epoch's minibatches. They use draws from the posterior while it changed, and
     the input noise of training: ``train_nll`` in nats per example, ``train_kl`` in nats, ``train_elbo`` in nats per
     example (temperature 1), ``train_accuracy`` in 0..1. The validation metrics score the posterior predictive after the
-    epoch; None if nothing is held out. ``seconds`` counts training and validation.
+    epoch; None if nothing is held out. ``seconds`` counts training and validation. For numbers in place of classes,
+    ``train_rmse`` and ``validation_rmse``, in the units of y, stand in place of the accuracies, which are None.
     """
 
     number: int
     train_nll: float
     train_kl: float
     train_elbo: float
-    train_accuracy: float
+    train_accuracy: float | None
     validation_accuracy: float | None
     validation_nll: float | None
     seconds: float
+    train_rmse: float | None = None
+    validation_rmse: float | None = None
 
 
 NEGLIGIBLE = 2.0**-50  # a share of the KL (below 10^7 nats) that is too small to change a float32 gradient
@@ -89,7 +91,7 @@ class Training:
         self.num_batches = num_batches(train, plan.batch_size)
         self.num_passes = math.ceil(plan.steps_per_epoch / self.num_batches)
         self.num_steps = plan.num_epochs * self.num_passes * self.num_batches
-        self.optimizer, self.schedule = _optimizer(network, plan, self.num_steps)
+        self.optimizer, self.schedule = _optimizer(network, likelihood, plan, self.num_steps)
         weights = [streams.weights for streams in self.streams]
         plain_step = Step(network, likelihood, prior, plan, weights, train, self.optimizer, group)
         self.tables = plain_step.tables
@@ -131,6 +133,8 @@ class Training:
             "seconds": self.seconds,
             "totals": self.totals,
             "posterior": self.network.posterior.state_dict(),
+            "fixed": self.network.fixed.state_dict() if self.network.fixed is not None else {},
+            "likelihood": self.likelihood.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "orders": self.orders_of_pass if self.batches_done else self._orders(),
@@ -142,6 +146,9 @@ class Training:
         self.epochs_done, self.passes_done, self.batches_done = state["done"]
         self.seconds, self.totals = state["seconds"], state["totals"].to(self.totals)
         self.network.posterior.load_state_dict(state["posterior"])
+        self.likelihood.load_state_dict(state["likelihood"])
+        if self.network.fixed is not None:
+            self.network.fixed.load_state_dict(state["fixed"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         for streams, order in zip(self.streams, state["orders"], strict=True):
@@ -183,28 +190,39 @@ class Training:
 
     def _measure(self, totals: Tensor, num_with_kl: int, start: float) -> Epoch:
         num_train = len(self.train)
-        nll, kl, accuracy = (
-            totals.view(3, -1).mean(1) / totals.new_tensor([num_train, num_with_kl, num_train])
-        ).tolist()
+        nll, kl, total_score = (totals.view(3, -1).mean(1) / totals.new_tensor([num_train, num_with_kl, 1.0])).tolist()
         elbo = -nll - kl / num_train
         try:
             check_finite(-elbo)
         except DivergedError as error:
             raise DivergedError(f"epoch {self.epochs_done}: {error}") from None
-        scores = self._validate(self.validation) if self.validation is not None else (None, None)
-        return Epoch(self.epochs_done, nll, kl, elbo, accuracy, scores[0], scores[1], time.perf_counter() - start)
+        train_score = self.likelihood.mean_score(total_score, num_train)
+        score, validation_nll = self._validate(self.validation) if self.validation is not None else (None, None)
+        is_rmse = self.likelihood.score == "rmse"
+        return Epoch(
+            number=self.epochs_done,
+            train_nll=nll,
+            train_kl=kl,
+            train_elbo=elbo,
+            train_accuracy=None if is_rmse else train_score,
+            validation_accuracy=None if is_rmse else score,
+            validation_nll=validation_nll,
+            seconds=time.perf_counter() - start,
+            train_rmse=train_score if is_rmse else None,
+            validation_rmse=score if is_rmse else None,
+        )
 
     def _validate(self, validation: Split) -> tuple[float, float]:
-        """Score the posterior predictive (replicas: their mixture): accuracy in 0..1 and NLL in nats per example."""
+        """Score the posterior predictive (replicas: their mixture): accuracy or RMSE, and NLL in nats per example."""
         predictions = [
             predict(network, self.likelihood, validation.images, self.plan.num_validation_samples, streams.validation())
             for network, streams in zip(self.network.replicas(), self.streams, strict=True)
         ]
-        return accuracy_and_nll(mixture(torch.stack(predictions)), validation.labels)
+        return self.likelihood.score_and_nll(self.likelihood.mix_replicas(predictions), validation.labels)
 
 
 def _optimizer(
-    network: BayesianNetwork, plan: Plan, num_steps: int
+    network: BayesianNetwork, likelihood: Likelihood, plan: Plan, num_steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     kinds: dict[OptimizerName, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     device = network.posterior.device
@@ -213,7 +231,8 @@ def _optimizer(
     if plan.cuda_graph and device.type == "cuda":  # a graph reads the learning rate from the device's memory
         lr = torch.tensor(plan.lr, device=device)
         options = {"capturable": True} if plan.optimizer == "adam" else {}
-    optimizer = kinds[plan.optimizer](network.posterior.parameters(), lr=lr, fused=True, **options)
+    learnt = [p for module in (network, likelihood) for p in module.parameters() if p.requires_grad]
+    optimizer = kinds[plan.optimizer](learnt, lr=lr, fused=True, **options)
     if plan.lr_schedule == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -1,5 +1,6 @@
 """Transfer: the posterior of one task becomes the prior, and the start, of the next."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -14,7 +15,7 @@ from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution, join
 from bbb.inference.choices import Start
 from bbb.inference.likelihood import Categorical, Likelihood
 from bbb.inference.predictive import predict
-from bbb.inference.scores import accuracy_and_nll, error_rate
+from bbb.inference.scores import error_rate
 from bbb.inference.step import Plan
 from bbb.inference.training import Streams, Training
 from bbb.networks import BayesianNetwork
@@ -70,7 +71,7 @@ def prepare(
         return fresh, prior
     if start == "narrow":
         posterior = posterior.narrowed(max_std)
-    return BayesianNetwork(fresh.architecture, posterior.requires_grad_(True)), prior
+    return fresh.with_posterior(posterior.requires_grad_(True)), prior
 
 
 def choose_inflation(
@@ -106,15 +107,16 @@ def choose_inflation(
         kept, held_out = train[fold != k], train[fold == k]
         for inflation in candidates:
             network, prior = create(inflation)
+            own = copy.deepcopy(likelihood)  # what it learns is of this training alone
             order, weights = (torch.Generator(place).manual_seed(seed + 1) for place in ("cpu", device))
             streams = Streams(order, weights, validation_seed=seed)
-            process = Training(network, likelihood, prior, kept, None, plan, streams)
+            process = Training(network, own, prior, kept, None, plan, streams)
             num_steps = NUM_FOLDS * len(candidates) * process.num_steps
             for _ in process.fit(lambda *_, total=num_steps: on_step(next(step), total)):
                 pass
             draws = torch.Generator(device).manual_seed(seed)
-            log_probs = predict(network, likelihood, held_out.images, plan.num_validation_samples, draws)
-            nll = accuracy_and_nll(log_probs, held_out.labels)[1]
+            predictive = predict(network, own, held_out.images, plan.num_validation_samples, draws)
+            nll = own.score_and_nll(predictive, held_out.labels)[1]
             scores[inflation] += nll * len(held_out) / len(train)
     return min(candidates, key=scores.__getitem__), scores
 
@@ -136,7 +138,9 @@ def source_error(
     """
     posterior = join(network.split_head()[0], source.split_head()[1])
     likelihood = Categorical(source.architecture.num_outputs)
-    combined = BayesianNetwork(source.architecture, posterior)
+    combined = BayesianNetwork(source.architecture.copy(), posterior, source.normalization)
+    if combined.fixed is not None and network.fixed is not None:
+        combined.fixed.load_state_dict(network.fixed.state_dict())
     log_probs = predict(combined, likelihood, test.images, num_samples, generator)
     return error_rate(log_probs, test.labels)
 
@@ -154,7 +158,7 @@ def _at_zero(head: WeightDistribution) -> WeightDistribution:
 def _folds(train: Split, generator: torch.Generator) -> Tensor:
     """Assign images to folds at random ``(N,)``, so that each fold has nearly the same number of each class."""
     order = torch.randperm(len(train), generator=generator)
-    by_class = order[train.labels.cpu()[order].argsort(stable=True)]
+    by_class = order[train.labels.cpu()[order].argsort(stable=True)] if train.has_classes else order
     fold = torch.empty(len(train), dtype=torch.int64)
     fold[by_class] = torch.arange(len(train)) % NUM_FOLDS
     return fold

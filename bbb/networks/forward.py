@@ -3,38 +3,42 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bbb.distributions import NoiseSource, normal
 from bbb.networks.architecture import Architecture
-from bbb.networks.layout import Layer
+from bbb.networks.layers import LayerWeights
+
+LEAST_VARIANCE = 1e-30  # of an activation
 
 
-def forward_drawn(architecture: Architecture, layers: Sequence[Layer], x: Tensor) -> Tensor:
+def forward_drawn(architecture: Architecture, weights: Sequence[LayerWeights], x: Tensor) -> Tensor:
     """Run a network under S sets of weights at once.
 
     Args:
         architecture: the network.
-        layers: kernels ``(S, out, in)`` and biases ``(S, out)`` of each layer; for R replicas ``(S, R, out, in)`` and
-            ``(S, R, out)``.
+        weights: kernels ``(S, out, *rest)`` and biases ``(S, out)`` of each layer; for R replicas with the axes
+            ``(S, R, ...)``.
         x: inputs ``(B, P)``, shared by all draws; ``(R, B, P)`` for replicas, each of which has its own.
 
     Returns:
         Outputs ``(S, B, C)``, or ``(S, R, B, C)``.
     """
-    draws = layers[0][1].shape[:-1]
+    layers = architecture.layers
+    draws = weights[0][0].shape[: -len(layers[0].shape)]
     if draws == (1,):  # a plain product is faster than a batched one of batch size 1
 
         def apply_single(i: int, h: Tensor) -> Tensor:
-            kernel, bias = layers[i]
-            return F.linear(h, kernel.squeeze(0), bias.squeeze(0))
+            kernel, bias = weights[i]
+            return layers[i].apply(h, kernel.squeeze(0), None if bias is None else bias.squeeze(0))
 
         return architecture.forward(apply_single, x).unsqueeze(0)
+    num_draws = len(draws)
 
     def apply(i: int, h: Tensor) -> Tensor:
-        kernel, bias = layers[i]
-        return torch.baddbmm(bias.flatten(0, -2).unsqueeze(1), h, kernel.flatten(0, -3).transpose(1, 2))
+        kernel, bias = weights[i]
+        flat_bias = None if bias is None else bias.flatten(0, num_draws - 1)
+        return layers[i].apply_batched(h, kernel.flatten(0, num_draws - 1), flat_bias)
 
     h = x.expand(*draws, *x.shape[-2:]).flatten(0, -3)
     return architecture.forward(apply, h).unflatten(0, draws)
@@ -42,8 +46,8 @@ def forward_drawn(architecture: Architecture, layers: Sequence[Layer], x: Tensor
 
 def forward_local(
     architecture: Architecture,
-    mean: Sequence[Layer],
-    log_std: Sequence[Layer],
+    mean: Sequence[LayerWeights],
+    log_std: Sequence[LayerWeights],
     x: Tensor,
     num_samples: int,
     noise: NoiseSource,
@@ -51,8 +55,10 @@ def forward_local(
     r"""Run a network with the local reparameterisation: noise on activations in place of weights.
 
     Under a factorised Gaussian posterior an activation is Gaussian given its inputs, with mean :math:`\mu x` and
-    variance :math:`\sigma^2 x^2`. Drawing it separately for each example keeps the expected gradient and
-    lowers its variance (Kingma, Salimans and Welling 2015, section 2.3, arXiv 1506.02557).
+    variance :math:`\sigma^2 x^2`. Drawing it for each example on its own leaves the expected gradient as it is and
+    lowers its variance (Kingma, Salimans and Welling 2015, section 2.3, arXiv 1506.02557). Those of a convolution share
+    weights, which their noise here does not: their variances are exact, their correlations within an image are not
+    drawn (as in Molchanov et al. 2017, arXiv 1701.05369, section 4.1).
 
     Args:
         architecture: the network.
@@ -60,24 +66,24 @@ def forward_local(
         log_std: the logarithms of its standard deviations, likewise.
         x: inputs ``(B, P)``, or ``(R, B, P)``.
         num_samples: S, draws of the activations for each input.
-        noise: source of the noise.
+        noise: its source.
 
     Returns:
         Outputs ``(S, B, C)``, or ``(S, R, B, C)``.
     """
+    layers = architecture.layers
+    num_replica_axes = mean[0][0].ndim - 1 - len(layers[0].shape)
 
     def apply(i: int, h: Tensor) -> Tensor:
-        (m_kernel, m_bias), (s_kernel, s_bias) = mean[i], log_std[i]
-        centre = _linear(h, m_kernel.squeeze(0), m_bias.squeeze(0))
-        variance = _linear(h * h, torch.exp(2.0 * s_kernel.squeeze(0)), torch.exp(2.0 * s_bias.squeeze(0)))
-        epsilon = normal((num_samples, *m_bias.shape[1:-1], *centre.shape[-2:]), x, noise)
+        layer, (m_kernel, m_bias), (s_kernel, s_bias) = layers[i], mean[i], log_std[i]
+        m_bias = None if m_bias is None else m_bias.squeeze(0)
+        variances = None if s_bias is None else torch.exp(2.0 * s_bias.squeeze(0))
+        centre = layer.apply(h, m_kernel.squeeze(0), m_bias)
+        variance = layer.apply(h * h, torch.exp(2.0 * s_kernel.squeeze(0)), variances)
+        if not layer.has_bias:  # inputs of zeros have no variance then, where the square root has no gradient
+            variance = variance.clamp(min=LEAST_VARIANCE)
+        own = centre.shape[centre.ndim - 1 - layer.num_axes - num_replica_axes :]
+        epsilon = normal((num_samples, *own), x, noise)
         return torch.addcmul(centre, variance.sqrt(), epsilon)
 
-    return architecture.forward(apply, x)
-
-
-def _linear(h: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """Apply a layer ``(out, in)`` to ``(..., B, in)``, or R layers to ``(..., R, B, in)``."""
-    if kernel.ndim == 2:
-        return F.linear(h, kernel, bias)
-    return torch.matmul(h, kernel.transpose(-1, -2)) + bias.unsqueeze(-2)
+    return architecture.forward(apply, architecture.expand(x, num_samples))

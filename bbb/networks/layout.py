@@ -5,33 +5,32 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-Shape = tuple[int, ...]
-Layer = tuple[Tensor, Tensor]
+from bbb.networks.layers import Layer, LayerWeights
 
 
-def layer_dims(shapes: Sequence[Shape]) -> list[int]:
-    """Count the weights of each layer, biases included.
-
-    Args:
-        shapes: ``(out, *rest)`` of each layer's kernel; a layer has a bias for each of its ``out`` outputs.
-    """
-    return [math.prod(shape) + shape[0] for shape in shapes]
+def layer_dims(layers: Sequence[Layer]) -> list[int]:
+    """Count the weights of each layer, biases included."""
+    return [layer.dim for layer in layers]
 
 
-def num_weights(shapes: Sequence[Shape]) -> int:
-    """Count the weights and biases of a network with kernels of these shapes."""
-    return sum(layer_dims(shapes))
+def num_weights(layers: Sequence[Layer]) -> int:
+    """Count the weights and biases of a network with these layers."""
+    return sum(layer_dims(layers))
 
 
-def unflatten(w: Tensor, shapes: Sequence[Shape]) -> list[Layer]:
+def unflatten(w: Tensor, layers: Sequence[Layer]) -> list[LayerWeights]:
     """View flat weights ``(S, D)``, or ``(S, R, D)``, as layers, without a copy.
 
     Args:
         w: the weights.
-        shapes: ``(out, *rest)`` of each layer's kernel.
+        layers: of the network.
 
     Returns:
-        For each layer its kernel ``(S, out, *rest)`` and bias ``(S, out)``; ``(S, R, ...)`` for R replicas.
+        For each layer its kernel ``(S, out, *rest)`` and its bias ``(S, out)``, None where it has none; ``(S, R, ...)``
+        for R replicas.
     """
-    parts = iter(w.split([num for shape in shapes for num in (math.prod(shape), shape[0])], dim=-1))
-    return [(next(parts).unflatten(-1, shape), next(parts)) for shape in shapes]
+    sizes = []
+    for layer in layers:
+        sizes += [math.prod(layer.shape), layer.shape[0]] if layer.has_bias else [math.prod(layer.shape)]
+    parts = iter(w.split(sizes, dim=-1))
+    return [(next(parts).unflatten(-1, layer.shape), next(parts) if layer.has_bias else None) for layer in layers]

@@ -1,12 +1,13 @@
 """The multilayer perceptron."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from torch import Tensor
 
 from bbb.networks.architecture import Apply, Architecture
-from bbb.networks.layout import Shape
+from bbb.networks.layers import Dense, Layer
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,20 @@ class MLP(Architecture):
         if len(self.sizes) < 2 or min(self.sizes) < 1:
             raise ValueError(f"sizes={self.sizes}: must be at least two positive numbers, from input to output")
 
-    @property
-    def shapes(self) -> tuple[Shape, ...]:
-        return tuple((num_out, num_in) for num_in, num_out in pairwise(self.sizes))
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(Dense(num_out, num_in) for num_in, num_out in pairwise(self.sizes))
 
     def forward(self, apply: Apply, x: Tensor) -> Tensor:
         h = apply(0, x)
         for i in range(1, len(self.sizes) - 1):
             h = apply(i, h.relu_())
         return h
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As in ``torch.nn.Sequential(Linear, ReLU, Linear, ...)``."""
+        return tuple(str(2 * i) for i in range(len(self.layers)))
 
     @property
     def num_inputs(self) -> int:

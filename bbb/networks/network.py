@@ -6,13 +6,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bbb.data import Normalization
 from bbb.distributions import FlowedGaussian, FlowName, Gaussian, WeightDistribution, identity_flow
 from bbb.networks.architecture import Architecture
-from bbb.networks.layout import Layer, layer_dims, num_weights, unflatten
+from bbb.networks.layers import LayerWeights
+from bbb.networks.layout import layer_dims, num_weights, unflatten
 
 
 class BayesianNetwork(nn.Module):
-    """An architecture with a distribution over its weights, and nothing else.
+    """An architecture with a distribution over its weights.
 
     Weights are drawn as flat vectors ``(S, D)``, viewed as layers, and passed to a pure forward function, so S
     draws are one batched matrix product. No layer stores a KL between calls.
@@ -20,24 +22,36 @@ class BayesianNetwork(nn.Module):
     Args:
         architecture: the network.
         posterior: distribution over its weights.
+        normalization: what turns raw inputs into those of the network; by default that of pixels.
+
+    Attributes:
+        fixed: the layers that are not Bayesian, which are trained without prior and posterior; None if there are none.
 
     Raises:
         ValueError: the posterior and the architecture have different numbers of weights.
     """
 
-    def __init__(self, architecture: Architecture, posterior: WeightDistribution) -> None:
+    def __init__(
+        self, architecture: Architecture, posterior: WeightDistribution, normalization: Normalization | None = None
+    ) -> None:
         super().__init__()
         self.architecture = architecture
-        wanted = num_weights(architecture.shapes)
+        self.normalization = normalization if normalization is not None else Normalization()
+        self.fixed = architecture.fixed
+        wanted = num_weights(architecture.layers)
         if posterior.dim != wanted:
             raise ValueError(f"posterior: has {posterior.dim} weights, the network of {architecture} has {wanted}")
         self.posterior = posterior
 
-    def layers(self, w: Tensor) -> list[Layer]:
-        """View weights ``(S, D)`` as layers: pairs of ``(S, out, *rest)`` and ``(S, out)``."""
-        return unflatten(w, self.architecture.shapes)
+    def with_posterior(self, posterior: WeightDistribution) -> "BayesianNetwork":
+        """Give the same network another posterior."""
+        return BayesianNetwork(self.architecture, posterior, self.normalization)
 
-    def centre_layers(self) -> list[Layer]:
+    def layers(self, w: Tensor) -> list[LayerWeights]:
+        """View weights ``(S, D)`` as layers: pairs of ``(S, out, *rest)`` and ``(S, out)``, None without a bias."""
+        return unflatten(w, self.architecture.layers)
+
+    def centre_layers(self) -> list[LayerWeights]:
         """View the posterior's centre (its mean, if it has no flows) as layers of a single draw, S = 1."""
         return self.layers(self.posterior.centre.unsqueeze(0))
 
@@ -54,7 +68,7 @@ class BayesianNetwork(nn.Module):
         """Copy the R networks that this one stands for; a single network is returned as it is."""
         if not isinstance(self.posterior, Gaussian) or self.num_replicas is None:
             return [self]
-        return [BayesianNetwork(self.architecture, posterior) for posterior in self.posterior.replicas()]
+        return [self.with_posterior(posterior) for posterior in self.posterior.replicas()]
 
     @classmethod
     def stacked(cls, networks: Sequence["BayesianNetwork"]) -> "BayesianNetwork":
@@ -66,7 +80,7 @@ class BayesianNetwork(nn.Module):
         posteriors = [network.posterior for network in networks if isinstance(network.posterior, Gaussian)]
         if len(posteriors) != len(networks):
             raise ValueError("networks: replicas must have Gaussian posteriors, without flows")
-        return cls(networks[0].architecture, Gaussian.stacked(posteriors))
+        return networks[0].with_posterior(Gaussian.stacked(posteriors))
 
 
 def initial_network(
@@ -75,6 +89,7 @@ def initial_network(
     generator: torch.Generator,
     num_flows: int = 0,
     flow: FlowName = "planar",
+    normalization: Normalization | None = None,
 ) -> BayesianNetwork:
     """Create a network to train, with a Gaussian posterior, or with flows on it for each layer.
 
@@ -86,22 +101,23 @@ def initial_network(
         generator: source of the initial means, and of the flows' directions.
         num_flows: K planar maps on the posterior of each layer; they start as the identity.
         flow: ``planar`` or ``matrix_planar``.
+        normalization: what turns raw inputs into those of the network; by default that of pixels.
 
     Raises:
         ValueError: unknown flow.
     """
-    shapes, parts = architecture.shapes, []
-    for shape in shapes:
-        kernel = torch.randn(math.prod(shape), generator=generator, device=generator.device)
-        parts += [kernel * math.sqrt(2.0 / math.prod(shape[1:])), kernel.new_zeros(shape[0])]
+    layers, parts = architecture.layers, []
+    for layer in layers:
+        kernel = torch.randn(math.prod(layer.shape), generator=generator, device=generator.device)
+        parts += [kernel * math.sqrt(2.0 / layer.fan_in), kernel.new_zeros(layer.shape[0] * layer.has_bias)]
     mean = torch.cat(parts)
     base = Gaussian(mean, torch.full_like(mean, math.log(init_std)))
     if num_flows == 0:
-        return BayesianNetwork(architecture, base)
-    flows = [identity_flow(flow, shape, num_flows, init_std, generator) for shape in shapes]
-    return BayesianNetwork(architecture, FlowedGaussian(base, flows, layer_dims(shapes)))
+        return BayesianNetwork(architecture, base, normalization)
+    flows = [identity_flow(flow, layer.shape, num_flows, init_std, generator, layer.has_bias) for layer in layers]
+    return BayesianNetwork(architecture, FlowedGaussian(base, flows, layer_dims(layers)), normalization)
 
 
 def num_hidden_weights(architecture: Architecture) -> int:
     """Count the weights before the head, which is the last layer."""
-    return sum(layer_dims(architecture.shapes)[:-1])
+    return sum(layer_dims(architecture.layers)[:-1])

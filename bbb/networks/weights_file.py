@@ -5,6 +5,7 @@ Damaged files are refused. Reading a file never executes code from it.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,80 +13,184 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
+from bbb.data import Normalization
 from bbb.distributions import FLOWS, FlowName, flows_of, num_flow_parameters
+from bbb.networks.architecture import Architecture
+from bbb.networks.build import build
 from bbb.networks.layout import num_weights
+from bbb.networks.lenet import num_lenet_weights
 from bbb.networks.mlp import MLP
+from bbb.networks.module import ModuleArchitecture
 from bbb.networks.network import BayesianNetwork, initial_network
 from bbb.system import InputError, write_aside
 
-FORMAT = "bbb-weights-2"
+FORMAT = "bbb-weights-2"  # an MLP on pixels
+FORMAT_3 = "bbb-weights-3"  # any network
+MOST = 10_000_000  # inputs or outputs that a file may claim before anything is made for them
 DTYPES = (torch.float32, torch.float64)
+UsersOwn = str | nn.Module | Architecture
+_EXTRAS = ("fixed.", "normalization.", "likelihood.")  # of tensors that are not the posterior's
 
 
 class WeightsError(InputError):
     """A weights file that is missing or damaged, or holds a different network than expected."""
 
 
-def save_weights(path: Path, network: BayesianNetwork, about: Mapping[str, Any] | None = None) -> None:
+def save_weights(
+    path: Path,
+    network: BayesianNetwork,
+    about: Mapping[str, Any] | None = None,
+    likelihood: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a network's posterior to a temporary file, then rename it, so that nobody reads half a file.
 
     Args:
         path: the file to make or replace.
-        network: an MLP; its posterior and its layer sizes are written.
+        network: its posterior, its layers, their fixed weights and the normalization of its inputs are written.
         about: further metadata, such as the classes; the values must fit into JSON.
+        likelihood: what a likelihood has learnt, by name.
     """
-    if not isinstance(network.architecture, MLP):
-        raise ValueError(f"network: the file format holds an MLP, not a network of {network.architecture}")
     flow, num_flows = flows_of(network.posterior)
-    layout = {"format": FORMAT, "sizes": list(network.architecture.sizes), "num_replicas": network.num_replicas or 1}
-    layout |= {"flow": flow, "num_flows": num_flows}
+    tensors = dict(network.posterior.state_dict())
+    tensors |= {f"likelihood.{name}": value for name, value in (likelihood or {}).items()}
+    layout = _layout(network)
+    if layout["format"] == FORMAT_3:
+        tensors |= {f"normalization.{name}": value for name, value in network.normalization.named_buffers()}
+        if network.fixed is not None:
+            tensors |= {f"fixed.{name}": value for name, value in network.fixed.state_dict().items()}
+    layout |= {"num_replicas": network.num_replicas or 1, "flow": flow, "num_flows": num_flows}
     metadata = {key: json.dumps(value) for key, value in {**(about or {}), **layout}.items()}
-    tensors = {name: value.cpu().contiguous() for name, value in network.posterior.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_aside(path, save(tensors, {**metadata, "sha256": _checksum(metadata, tensors)}))
 
 
-def load_weights(path: Path, device: torch.device | None = None) -> tuple[BayesianNetwork, dict[str, Any]]:
-    """Read a network's posterior.
+def load_weights(
+    path: Path, device: torch.device | None = None, network: UsersOwn | None = None
+) -> tuple[BayesianNetwork, dict[str, Any]]:
+    """Read a network's posterior. Reading never runs code that the file names.
 
     Args:
         path: a file that :func:`save_weights` wrote.
         device: the device to load the network to.
+        network: a user's own network: ``FILE.py:FUNCTION``, which is run, a module or an architecture. It must be given
+            again for such a network, since the weights file may come from anyone.
 
     Returns:
-        The network, and what the file tells about it: ``sizes``, ``flow``, ``num_flows``, ``num_replicas`` and what was
-        passed as ``about``.
+        The network, and what the file tells about it: ``sizes``, ``flow``, ``num_flows``, ``num_replicas``, what was
+        passed as ``about``, and ``likelihood``, the tensors that a likelihood has learnt.
 
     Raises:
-        WeightsError: the file is missing, damaged, not of this format, or holds values that are not finite.
+        WeightsError: the file is missing, damaged, not of this format, or holds values that are not finite; or it holds
+            a user's network that was not given.
+        bbb.networks.NetworkError: the network that was given cannot be used.
     """
     about, tensors = _read(path)
     try:
-        sizes = [int(size) for size in about["sizes"]]
         flow, num_flows = about["flow"], int(about["num_flows"])
         num_replicas = int(about.setdefault("num_replicas", 1))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
-    wrong = num_flows < 0 or flow not in (None, *FLOWS) or len(sizes) < 2 or min(sizes) < 1
-    if wrong or num_replicas < 1 or (num_flows and num_replicas > 1):
+    if num_flows < 0 or flow not in (None, *FLOWS) or num_replicas < 1 or (num_flows and num_replicas > 1):
         raise WeightsError(f"{path}: the layout in its metadata is damaged")
-    network = _blank(MLP(tuple(sizes)), num_flows, flow, num_replicas, tensors)
-    wanted = {} if network is None else {name: value.shape for name, value in network.posterior.state_dict().items()}
-    if network is None or wanted != {name: value.shape for name, value in tensors.items()}:
-        raise WeightsError(f"{path}: damaged, its tensors do not have the shape that its layout {sizes} promises")
     if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
-    network.posterior.load_state_dict(tensors)
-    return network.to(device), about
+    architecture = _architecture(path, about, network, sum(value.numel() for value in tensors.values()))
+    own = {name: value for name, value in tensors.items() if not name.startswith(_EXTRAS)}
+    loaded = _blank(architecture, num_flows, flow, num_replicas, own)
+    wanted = {} if loaded is None else {name: value.shape for name, value in loaded.posterior.state_dict().items()}
+    if loaded is None or wanted != {name: value.shape for name, value in own.items()}:
+        raise WeightsError(
+            f"{path}: damaged, its tensors do not have the shape that its layout {architecture} promises"
+        )
+    loaded.posterior.load_state_dict(own)
+    extras = _extras(path, loaded, about, tensors)
+    if loaded.fixed is not None:
+        loaded.fixed.load_state_dict(extras["fixed"])
+    about["likelihood"] = extras["likelihood"]
+    return loaded.to(device), about
+
+
+def _layout(network: BayesianNetwork) -> dict[str, Any]:
+    """Write down what makes the network: layer sizes, or a name with the shape of the inputs."""
+    architecture, normalization = network.architecture, network.normalization
+    is_plain = normalization.shift is None and normalization.scale == Normalization().scale
+    if isinstance(architecture, MLP) and is_plain:
+        return {"format": FORMAT, "sizes": list(architecture.sizes)}
+    layout: dict[str, Any] = {"format": FORMAT_3, "kernels": [list(shape) for shape in architecture.shapes]}
+    if isinstance(normalization.scale, float):
+        layout["scale"] = normalization.scale
+    if isinstance(architecture, MLP):
+        return {**layout, "network": "mlp", "sizes": list(architecture.sizes)}
+    if isinstance(architecture, ModuleArchitecture):
+        layout |= {"input_shape": list(architecture.input_shape), "deterministic": list(architecture.deterministic)}
+        return {**layout, "network": architecture.name}
+    return {**layout, "network": type(architecture).__name__, "input_shape": [architecture.num_inputs]}
+
+
+def _architecture(path: Path, about: Mapping[str, Any], network: UsersOwn | None, num_held: int) -> Architecture:
+    """Make the network that a file of so many numbers describes; a user's own only if it is given."""
+    try:
+        if "sizes" in about:
+            return MLP(tuple(int(size) for size in about["sizes"]))
+        name, kernels = str(about["network"]), [tuple(map(int, kernel)) for kernel in about["kernels"]]
+        input_shape = tuple(map(int, about["input_shape"]))
+        deterministic = [str(layer) for layer in about.get("deterministic", [])]
+        num_outputs = kernels[-1][0]
+        if min(*input_shape, num_outputs) < 1 or max(math.prod(input_shape), num_outputs) > MOST:
+            raise ValueError
+        if name == "lenet" and num_lenet_weights(input_shape, num_outputs) > num_held:
+            raise ValueError
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+        raise WeightsError(f"{path}: the layout in its metadata is damaged") from None
+    if name == "lenet" or (isinstance(network, str) and network not in ("mlp", "lenet")):
+        architecture = build("lenet" if name == "lenet" else str(network), input_shape, num_outputs, (), deterministic)
+    elif isinstance(network, nn.Module):
+        architecture = ModuleArchitecture(network, input_shape, num_outputs, name, deterministic)
+    elif isinstance(network, Architecture):
+        architecture = network.copy()
+    else:
+        raise WeightsError(
+            f"{path}: holds the weights of network={name}, and no code is run because a file names it; name it yourself"
+        )
+    if [*architecture.shapes] != kernels:
+        given = network if isinstance(network, str) else name
+        raise WeightsError(f"{path}: holds kernels of {kernels}, network={given} has {[*architecture.shapes]}")
+    return architecture
+
+
+def _extras(
+    path: Path, network: BayesianNetwork, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Sort the tensors that are not the posterior's, and give the network its normalization."""
+    groups = {
+        prefix[:-1]: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        for prefix in _EXTRAS
+    }
+    wanted = {} if network.fixed is None else {name: value.shape for name, value in network.fixed.state_dict().items()}
+    if wanted != {name: value.shape for name, value in groups["fixed"].items()}:
+        raise WeightsError(f"{path}: damaged, the weights of its deterministic layers are not those of the network")
+    shift, scale = groups["normalization"].get("shift"), groups["normalization"].get("scale", about.get("scale"))
+    for value in (shift, scale):
+        if isinstance(value, Tensor) and value.shape != (network.architecture.num_inputs,):
+            raise WeightsError(f"{path}: damaged, its normalization does not fit its inputs")
+    if not isinstance(scale, Tensor | float | None) or (isinstance(scale, float) and not math.isfinite(scale)):
+        raise WeightsError(f"{path}: the layout in its metadata is damaged")
+    if scale is None and shift is not None:
+        raise WeightsError(f"{path}: damaged, its normalization does not fit its inputs")
+    if scale is not None:
+        network.normalization = Normalization(shift, scale)
+    return groups
 
 
 def _blank(
-    architecture: MLP, num_flows: int, flow: FlowName | None, num_replicas: int, tensors: Mapping[str, Tensor]
+    architecture: Architecture, num_flows: int, flow: FlowName | None, num_replicas: int, tensors: Mapping[str, Tensor]
 ) -> BayesianNetwork | None:
     """Make a network to load tensors into; None if they are too few for it, since it might exceed the memory."""
-    shapes, flow = architecture.shapes, flow or "planar"
-    needed = num_replicas * (2 * num_weights(shapes) + num_flows * num_flow_parameters(shapes, flow))
+    layers, flow = architecture.layers, flow or "planar"
+    flow_parameters = num_flow_parameters([layer.matrix_shape for layer in layers], flow)
+    needed = num_replicas * (2 * num_weights(layers) + num_flows * flow_parameters)
     dtypes = {value.dtype for value in tensors.values()}
     if sum(value.numel() for value in tensors.values()) < needed or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
         return None
@@ -104,8 +209,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         about = {key: json.loads(value) for key, value in metadata.items()}
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: is not a weights file, or is damaged ({error})") from None
-    if about.get("format") != FORMAT:
-        raise WeightsError(f"{path}: not a weights file of this version (wanted format {FORMAT})")
+    if about.get("format") not in (FORMAT, FORMAT_3):
+        raise WeightsError(f"{path}: not a weights file of this version (wanted format {FORMAT} or {FORMAT_3})")
     if checksum != _checksum(metadata, tensors):
         raise WeightsError(f"{path}: damaged, its checksum is not that of its content")
     return about, tensors

@@ -6,6 +6,7 @@ from .assembly import generator as generator
 from .assembly import load_task as load_task
 from .assembly import source_record as source_record
 from .checkpoint import StateError as StateError
+from .fitting import fit as fit
 from .folders import CHECKPOINT as CHECKPOINT
 from .folders import PUBLISHED as PUBLISHED
 from .folders import RESUMABLE as RESUMABLE
@@ -23,10 +24,12 @@ from .folders import publish as publish
 from .pipeline import Result as Result
 from .pipeline import run as run
 from .pipeline import save_figure as save_figure
+from .plain import ALIASES as ALIASES
 from .plain import SettingsError as SettingsError
 from .plain import check_plain as check_plain
 from .plain import check_text as check_text
 from .plain import load_file as load_file
+from .plain import modernised as modernised
 from .plain import read_value as read_value
 from .plotting import LINES as LINES
 from .plotting import MARKERS as MARKERS
@@ -36,6 +39,10 @@ from .plotting import VALIDATION as VALIDATION
 from .plotting import draw_curve as draw_curve
 from .plotting import style as style
 from .plotting import training_curves as training_curves
+from .posterior import NumberPrediction as NumberPrediction
+from .posterior import Posterior as Posterior
+from .posterior import Prediction as Prediction
+from .posterior import load as load
 from .progress import describe as describe
 from .progress import load_progress as load_progress
 from .settings import KEYS as KEYS

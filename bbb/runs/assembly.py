@@ -5,6 +5,7 @@ What :func:`assemble` loads and checks, before any work starts, is what the run 
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from bbb.data import Split, data_root, hold_out, load, rotate, select, subsample
-from bbb.distributions import WeightDistribution, gaussian_prior, num_flow_parameters, scale_mixture_prior
-from bbb.inference import Categorical, Likelihood, prepare
+from bbb.data import (
+    DataError,
+    Normalization,
+    Split,
+    data_root,
+    hold_out,
+    load,
+    rotate,
+    select,
+    standardization,
+    subsample,
+)
+from bbb.distributions import (
+    FlowedGaussian,
+    FlowName,
+    Gaussian,
+    WeightDistribution,
+    gaussian_prior,
+    num_flow_parameters,
+    scale_mixture_prior,
+)
+from bbb.inference import Categorical, GaussianNoise, Likelihood, prepare
 from bbb.networks import (
-    MLP,
     Architecture,
     BayesianNetwork,
+    PretrainedMean,
     WeightsError,
+    build,
     initial_network,
     layer_dims,
+    load_pretrained,
     load_weights,
     num_weights,
 )
@@ -32,7 +54,7 @@ from bbb.system import DeviceError, memory
 
 _STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation", "source", "inflation")
 _STREAMS_OF_SPLIT = ("split", "fraction")
-_TASK = ("dataset", "digits", "rotation")  # the keys of the task, in a weights file
+_TASK = ("dataset", "classes", "rotation")  # the keys of the task, in a weights file
 
 
 @dataclass(frozen=True)
@@ -70,16 +92,22 @@ class Assembly:
         device: the device of the data and of all computation.
         task: the data.
         architecture: the network.
-        likelihood: p(y | outputs).
+        normalization: what turns raw inputs into those of the network.
+        likelihood: p(y | outputs), as training starts.
         source: the posterior to start from, or to take as the prior.
+        pretrained: the trained network whose weights are the prior's mean, under ``prior=pretrained``.
+        record: the path and the SHA-256 of the weights that ``pretrained`` names; None if it names none.
     """
 
     settings: Settings
     device: torch.device
     task: Task
     architecture: Architecture
+    normalization: Normalization
     likelihood: Likelihood
     source: Source | None
+    pretrained: PretrainedMean | None = None
+    record: dict[str, str] | None = None
 
     def network_and_prior(self, inflation: float = 1.0) -> tuple[BayesianNetwork, WeightDistribution]:
         """Create the network, at the start of training, and its prior.
@@ -88,18 +116,21 @@ class Assembly:
             inflation: factor on the variances of the source's posterior, where it is the prior.
         """
         settings, source = self.settings, self.source
-        flows = settings.num_flows, settings.flow
-        starts = [
-            initial_network(self.architecture, settings.init_std, self.generator("init", replica=replica), *flows)
-            for replica in range(settings.num_replicas)
-        ]
+        architecture = self.architecture.copy()
+        how = settings.init_std, settings.num_flows, settings.flow
+        starts = [self._start(architecture, *how, replica) for replica in range(settings.num_replicas)]
         fresh = (BayesianNetwork.stacked(starts) if len(starts) > 1 else starts[0]).to(self.device)
-        if settings.prior != "posterior" or source is None:
-            network = fresh if source is None else BayesianNetwork(fresh.architecture, source.network.posterior)
-            return network, self._prior(fresh.posterior.dim)
+        if self.pretrained is not None:
+            return self._from_pretrained(fresh, self.pretrained)
+        if source is None:
+            return fresh, self._prior(fresh.posterior.dim)
+        if fresh.fixed is not None and source.network.fixed is not None:
+            fresh.fixed.load_state_dict(source.network.fixed.state_dict())
+        if settings.prior != "posterior":
+            return fresh.with_posterior(source.network.posterior), self._prior(fresh.posterior.dim)
         head_prior = None
         if not _keeps_head(settings, source):
-            head_prior = gaussian_prior(layer_dims(self.architecture.shapes)[-1], settings.prior_std, self.device)
+            head_prior = gaussian_prior(layer_dims(architecture.layers)[-1], settings.prior_std, self.device)
         start = settings.prior_floor, settings.start, settings.init_std
         return prepare(source.network, fresh, head_prior, inflation, *start)
 
@@ -111,8 +142,27 @@ class Assembly:
         """Create the generator of one random stream of the run, on a device, or on the CPU."""
         return generator(self.settings, stream, device, replica)
 
+    def _start(
+        self, architecture: Architecture, init_std: float, num_flows: int, flow: FlowName, replica: int
+    ) -> BayesianNetwork:
+        draws = self.generator("init", replica=replica)
+        return initial_network(architecture, init_std, draws, num_flows, flow, self.normalization)
+
+    def _from_pretrained(
+        self, fresh: BayesianNetwork, pretrained: PretrainedMean
+    ) -> tuple[BayesianNetwork, WeightDistribution]:
+        """Center prior and start at the weights of a trained network; where nothing matches, as without them."""
+        mean, is_matched = pretrained.mean.to(self.device), pretrained.is_matched.to(self.device)
+        base = fresh.posterior.base if isinstance(fresh.posterior, FlowedGaussian) else fresh.posterior
+        if not isinstance(base, Gaussian):
+            raise TypeError(f"a {type(base).__name__} has no mean to start at")
+        with torch.no_grad():
+            base.mean.copy_(torch.where(is_matched, mean, base.mean))
+        prior = Gaussian(mean, torch.full_like(mean, math.log(self.settings.prior_std)))
+        return fresh, prior.requires_grad_(False)
+
     def _prior(self, dim: int) -> WeightDistribution:
-        """Create the prior over ``dim`` weights, for a ``prior`` other than ``posterior``."""
+        """Create the prior over ``dim`` weights, for a ``prior`` that is no weights' file."""
         settings = self.settings
         if settings.prior == "gaussian":
             return gaussian_prior(dim, settings.prior_std, self.device)
@@ -129,28 +179,45 @@ def assemble(settings: Settings, device: torch.device, started_with: Mapping[str
         started_with: for a resumed run, the record of its source at the start; the source must be unchanged.
 
     Raises:
-        bbb.system.InputError: the data or the pretrained weights cannot be used, or the memory is too small; the
-            message says which, and what to do.
+        bbb.system.InputError: the data, the network or the pretrained weights cannot be used, or the memory is too
+            small; the message says which, and what to do.
     """
     task = load_task(settings, device)
-    sizes = (task.train.images.shape[1], *[settings.num_hidden] * settings.num_layers, len(settings.digits))
-    architecture = MLP(sizes)
-    source = _load_source(settings, device, started_with)
+    hidden = [settings.num_hidden] * settings.num_layers
+    num_outputs = _num_outputs(settings, task)
+    with torch.random.fork_rng([]):  # modules draw the start of their own parameters
+        torch.manual_seed(stream_seed(settings, "init"))
+        architecture = build(settings.network, task.train.input_shape, num_outputs, hidden, settings.deterministic)
     _check_memory(settings, architecture, device)
-    if source is not None:
-        keeps_head = settings.prior != "posterior" or _keeps_head(settings, source)
-        _check_layout(settings, source, architecture, keeps_head)
-    return Assembly(settings, device, task, architecture, Categorical(architecture.num_outputs), source)
+    normalization = _normalization(settings, task.train).to(device)
+    likelihood = _likelihood(settings, num_outputs).to(device)
+    parts = settings, device, task, architecture, normalization, likelihood
+    if settings.pretrained is None:
+        return Assembly(*parts, source=None)
+    if started_with is None:
+        record = source_record(settings.pretrained)
+    else:
+        record = _same_source(settings.pretrained, started_with)
+    if settings.prior == "pretrained":
+        keep_head = {"keep": True, "fresh": False, "auto": None}[settings.head]
+        pretrained = load_pretrained(Path(record["weights"]), architecture, keep_head)
+        return Assembly(*parts, source=None, pretrained=pretrained, record=record)
+    source = _load_source(settings, device, record)
+    _check_layout(settings, source, architecture)
+    return Assembly(*parts, source=source, record=record)
 
 
 def load_task(settings: Settings, device: torch.device) -> Task:
     """Load the data, keep the wanted classes, hold out validation, then keep the wanted share of the training set.
 
     Raises:
-        bbb.data.DataError: the data are missing or damaged, or leave nothing to train on.
+        bbb.data.DataError: the data are missing or damaged, leave nothing to train on, or have no such labels.
     """
     train, test = load(settings.dataset, data_root(settings.data_dir))
-    train, test = (rotate(select(split, settings.digits), settings.rotation) for split in (train, test))
+    if train.has_classes != (settings.likelihood == "categorical"):
+        kind, other = ("classes", "categorical") if train.has_classes else ("numbers", "gaussian")
+        raise DataError(f"likelihood={settings.likelihood}: dataset={settings.dataset} has {kind}; use {other}")
+    train, test = (rotate(select(split, settings.classes), settings.rotation) for split in (train, test))
     train, validation = hold_out(train, settings.validation_fraction, generator(settings, "split"))
     train = subsample(train, settings.fraction, generator(settings, "fraction"))
     return Task(train.to(device), validation.to(device) if validation is not None else None, test.to(device))
@@ -183,24 +250,15 @@ def generator(settings: Settings, stream: str, device: torch.device | None = Non
     return torch.Generator(device or torch.device("cpu")).manual_seed(stream_seed(settings, stream, replica))
 
 
-def _load_source(
-    settings: Settings, device: torch.device, started_with: Mapping[str, str] | None = None
-) -> Source | None:
-    """Load the weights that the key ``pretrained`` names, if it names any.
+def _load_source(settings: Settings, device: torch.device, record: dict[str, str]) -> Source:
+    """Load the posterior that the key ``pretrained`` names.
 
     Raises:
-        bbb.runs.ResultsError: the weights are missing, or differ from those at the start of the run.
-        bbb.networks.WeightsError: they are damaged, or hold replicas.
-        bbb.data.DataError: the data of their task are missing or damaged.
+        bbb.networks.WeightsError: it is damaged, or holds replicas.
+        bbb.data.DataError: the data of its task are missing or damaged.
     """
-    if settings.pretrained is None:
-        return None
-    if started_with is None:
-        record = source_record(settings.pretrained)
-    else:
-        record = _same_source(settings.pretrained, started_with)
     path = Path(record["weights"])
-    network, about = load_weights(path, device)
+    network, about = load_weights(path, device, settings.network)
     if network.num_replicas is not None:
         raise WeightsError(
             f"{path}: holds {network.num_replicas} replicas; name the weights of a run with num_replicas=1"
@@ -219,7 +277,7 @@ def _load_source_test(
         bbb.data.DataError: the data are missing or damaged.
         bbb.networks.WeightsError: the weights are not for images of that size.
     """
-    if not {"dataset", "digits"} <= about.keys():
+    if not {"dataset", "classes"} <= about.keys() or about.get("score", "accuracy") != "accuracy":
         return None
     _, test = load(about["dataset"], data_root(settings.data_dir))
     num_inputs = network.architecture.num_inputs
@@ -228,7 +286,13 @@ def _load_source_test(
             f"{path}: its layers start with {num_inputs} units, the images of its dataset={about['dataset']} have "
             f"{test.images.shape[1]} pixels"
         )
-    return rotate(select(test, about["digits"]), about.get("rotation", 0.0))
+    test = rotate(select(test, about["classes"]), about.get("rotation", 0.0))
+    if not test.has_classes or int(test.labels.max()) >= network.architecture.num_outputs:
+        raise WeightsError(
+            f"{path}: tells what cannot be of the data it was trained on: its network has "
+            f"{network.architecture.num_outputs} outputs, its dataset={about['dataset']} has other labels"
+        )
+    return test
 
 
 def _same_source(pretrained: str, started_with: Mapping[str, str]) -> dict[str, str]:
@@ -244,11 +308,13 @@ def _same_source(pretrained: str, started_with: Mapping[str, str]) -> dict[str, 
     )
 
 
-def _check_about(path: Path, network: BayesianNetwork, about: Mapping[str, Any]) -> None:
-    """Refuse metadata that no run of this project could have written: the file may come from anyone."""
+def _check_about(path: Path, network: BayesianNetwork, about: dict[str, Any]) -> None:
+    """Refuse metadata about the task that no run of ours could have written: the file may come from anyone."""
+    if "digits" in about:  # what the key was called
+        about.setdefault("classes", about["digits"])
     wrong = [key for key in _TASK if key in about and not Settings.accepts(key, about[key])]
-    if not wrong and "digits" in about and len(about["digits"]) != network.architecture.num_outputs:
-        wrong = ["digits"]
+    if not wrong and about.get("classes") is not None and len(about["classes"]) != network.architecture.num_outputs:
+        wrong = ["classes"]
     if wrong:
         claims = ", ".join(f"{key}={about[key]!r}" for key in wrong)
         raise WeightsError(f"{path}: tells what cannot be of the data it was trained on: {claims:.200}")
@@ -256,9 +322,37 @@ def _check_about(path: Path, network: BayesianNetwork, about: Mapping[str, Any])
 
 def _keeps_head(settings: Settings, source: Source) -> bool:
     if settings.head == "auto":
-        source_classes = source.about.get("dataset"), source.about.get("digits")
-        return source_classes == (settings.dataset, list(settings.digits))
+        same_set = source.about.get("dataset") == settings.dataset
+        theirs, num_outputs = source.about.get("classes"), source.network.architecture.num_outputs
+        ours = list(range(num_outputs)) if settings.classes is None else list(settings.classes)
+        return same_set and (list(range(num_outputs)) if theirs is None else theirs) == ours
     return settings.head == "keep"
+
+
+def _num_outputs(settings: Settings, task: Task) -> int:
+    """Read from the labels how many outputs the network must have."""
+    if settings.likelihood == "gaussian":
+        return 1 if task.train.labels.ndim == 1 else task.train.labels.shape[1]
+    if settings.classes is not None:
+        return len(settings.classes)
+    held_out = [task.validation.labels] if task.validation is not None else []
+    return int(max(labels.max() for labels in (task.train.labels, task.test.labels, *held_out))) + 1
+
+
+def _normalization(settings: Settings, train: Split) -> Normalization:
+    is_bytes = train.images.dtype == torch.uint8
+    name = settings.normalization
+    if name == "auto":
+        name = "pixels" if is_bytes else "standardize"
+    if name == "standardize":
+        return standardization(train.images, train.input_shape)
+    return Normalization(scale=1.0 / settings.pixel_scale if name == "pixels" else 1.0)
+
+
+def _likelihood(settings: Settings, num_outputs: int) -> Likelihood:
+    if settings.likelihood == "categorical":
+        return Categorical(num_outputs)
+    return GaussianNoise(num_outputs, settings.noise_std, settings.learn_noise)
 
 
 def _check_memory(settings: Settings, architecture: Architecture, device: torch.device) -> None:
@@ -267,8 +361,9 @@ def _check_memory(settings: Settings, architecture: Architecture, device: torch.
     Raises:
         bbb.system.DeviceError: it is too large.
     """
-    dim = num_weights(architecture.shapes)
-    parameters = 2 * dim + settings.num_flows * num_flow_parameters(architecture.shapes, settings.flow)
+    dim = num_weights(architecture.layers)
+    shapes = [layer.matrix_shape for layer in architecture.layers]
+    parameters = 2 * dim + settings.num_flows * num_flow_parameters(shapes, settings.flow)
     needed = 4 * settings.num_replicas * (4 * parameters + 3 * settings.num_samples * dim)
     available = memory(device)
     if needed > available:
@@ -280,19 +375,19 @@ def _check_memory(settings: Settings, architecture: Architecture, device: torch.
         )
 
 
-def _check_layout(settings: Settings, source: Source, architecture: Architecture, keeps_head: bool) -> None:
-    """Refuse a source whose layers (except a head that is not kept) or flows differ from those configured.
+def _check_layout(settings: Settings, source: Source, architecture: Architecture) -> None:
+    """Refuse a source whose layers or flows differ from the configuration; a head that is not kept may differ.
 
     Raises:
         bbb.networks.WeightsError: they differ.
     """
+    keeps_head = settings.prior != "posterior" or _keeps_head(settings, source)
     own_flows = source.about["flow"], source.about["num_flows"]
     wanted_flows = (settings.flow, settings.num_flows) if settings.num_flows else (None, 0)
     end = None if keeps_head else -1
-    own_shapes, wanted_shapes = source.network.architecture.shapes, architecture.shapes
-    if own_shapes[:end] == wanted_shapes[:end] and own_flows == wanted_flows:
+    if source.network.architecture.layers[:end] == architecture.layers[:end] and own_flows == wanted_flows:
         return
-    change = "num_layers, num_hidden, dataset, digits, num_flows or flow" + ("; or head=fresh" * keeps_head)
+    change = "num_layers, num_hidden, network, dataset, classes, num_flows or flow" + ("; or head=fresh" * keeps_head)
     raise WeightsError(
         f"pretrained={settings.pretrained!r}: {source.record['weights']} has layers of "
         f"{_layout(source.network.architecture, *own_flows)}, the configuration asks for "

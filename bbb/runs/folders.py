@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from bbb.runs.plain import modernised
 from bbb.runs.settings import RESULTS
 from bbb.system import LOCK, InputError, link, lock, remove_leftovers, write_aside, writing
 
@@ -24,7 +25,6 @@ CHECKPOINT = "checkpoint.pt"
 RESUMABLE = "with resume=True goes on from the last checkpoint"  # what the command of a stopped run does
 PUBLISHED = ("log.txt", WEIGHTS, "training.png")
 _MAY_CHANGE = ("data_dir", "checkpoint_minutes")  # when a run is resumed
-_OPTIONS_OF_OLD = ("resume",)  # old configurations hold these keys; now they are options of a command
 
 
 class ResultsError(InputError):
@@ -249,8 +249,7 @@ def _read_run(folder: Path) -> Run | None:
         return None
     if not isinstance(record, dict) or not isinstance(config, dict):
         return None
-    config = {key: value for key, value in config.items() if key not in _OPTIONS_OF_OLD}
-    return Run(folder, record.get("status", "UNKNOWN"), config, record.get("result") or {})
+    return Run(folder, record.get("status", "UNKNOWN"), modernised(config), record.get("result") or {})
 
 
 def _next_folder(experiment: Path) -> Path:

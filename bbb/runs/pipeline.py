@@ -1,5 +1,6 @@
 """One run, from its assembly to its result. It needs no Sacred: a notebook can call :func:`run`."""
 
+import copy
 import io
 import statistics
 import time
@@ -14,13 +15,13 @@ from matplotlib.figure import Figure
 from bbb.distributions import WeightDistribution
 from bbb.inference import (
     Epoch,
+    GaussianNoise,
+    Likelihood,
     Plan,
     Streams,
     Training,
     choose_inflation,
     elbo,
-    error_rate,
-    mixture,
     predict,
     predict_with_centre,
     source_error,
@@ -33,9 +34,12 @@ from bbb.runs.progress import Progress
 from bbb.system import ALONE, Group, StoppedError, write_aside
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """The result of a run; errors and ECE in %, NLL in nats per example, ELBO in nats per training example.
+
+    For numbers in place of classes there are the RMSE, in the units of y, and the coverage: the share of test examples
+    inside the central 50 % and 90 % intervals, in %.
 
     ``seconds`` counts training, validation and testing, over all parts of a run that was resumed. With replicas, the
     test scores are those of the ensemble; ``elbo``, ``kl`` and ``test_error_mean_weights`` are means over replicas; and
@@ -43,15 +47,20 @@ class Result:
     ``source_error`` is the error of the hidden layers on the source's test set under the source's head.
     """
 
-    test_error: float
+    test_error: float | None = None
+    test_rmse: float | None = None
     test_nll: float
-    test_brier: float
-    test_ece: float
-    test_error_mean_weights: float
+    test_brier: float | None = None
+    test_ece: float | None = None
+    test_coverage_50: float | None = None
+    test_coverage_90: float | None = None
+    test_error_mean_weights: float | None = None
+    test_rmse_mean_weights: float | None = None
     elbo: float
     kl: float
     num_epochs: int
     seconds: float
+    noise_std: float | None = None
     prior_inflation: float | None = None
     source_error: float | None = None
     replicas: list[dict[str, float]] | None = None
@@ -111,8 +120,9 @@ def run(
     task, plan = assembly.task, settings.subset(Plan)
     validation = task.validation if is_first else None
     streams = _streams(assembly)
-    process = Training(network, assembly.likelihood, prior, task.train, validation, plan, streams, group)
-    chosen = {"prior_inflation": inflation, "source": assembly.source.record if assembly.source else None}
+    likelihood = copy.deepcopy(assembly.likelihood)
+    process = Training(network, likelihood, prior, task.train, validation, plan, streams, group)
+    chosen = {"prior_inflation": inflation, "source": assembly.record}
     progress = Progress(process, folder, chosen, settings.checkpoint_minutes)
     if state:
         progress.restore(state)
@@ -121,11 +131,11 @@ def run(
     history = progress.train(on_epoch, stoppable(on_step))
     if not is_first:
         return None
-    result = _evaluate(assembly, network, prior, history)
+    result = _evaluate(assembly, network, likelihood, prior, history)
     if settings.prior == "posterior":
         result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network))
     if folder is not None:
-        _save_result(folder, assembly, network, history, result)
+        _save_result(folder, assembly, network, likelihood, history, result)
     return result
 
 
@@ -158,12 +168,20 @@ def _source_error(assembly: Assembly, network: BayesianNetwork) -> float | None:
 
 
 def _save_result(
-    folder: Path, assembly: Assembly, network: BayesianNetwork, history: list[Epoch], result: Result
+    folder: Path,
+    assembly: Assembly,
+    network: BayesianNetwork,
+    likelihood: Likelihood,
+    history: list[Epoch],
+    result: Result,
 ) -> None:
-    settings, source = assembly.settings, assembly.source
-    about = {"dataset": settings.dataset, "digits": list(settings.digits), "rotation": settings.rotation}
-    save_weights(folder / WEIGHTS, network, {**about, "source": source.record if source is not None else None})
-    title = f"{settings.experiment_name}: test error {result.test_error:.2f} %, NLL {result.test_nll:.4f}"
+    settings = assembly.settings
+    about: dict[str, Any] = {"dataset": settings.dataset, "rotation": settings.rotation, "source": assembly.record}
+    about["classes"] = list(settings.classes) if settings.classes is not None else None
+    about |= {"score": likelihood.score, "takes_bytes": assembly.task.train.images.dtype == torch.uint8}
+    save_weights(folder / WEIGHTS, network, about, dict(likelihood.named_parameters()))
+    score = f"RMSE {result.test_rmse:.4g}" if result.test_error is None else f"error {result.test_error:.2f} %"
+    title = f"{settings.experiment_name}: test {score}, NLL {result.test_nll:.4f}"
     save_figure(folder / "training.png", training_curves(history, title))
 
 
@@ -179,28 +197,37 @@ def _streams(assembly: Assembly) -> list[Streams]:
     ]
 
 
-def _evaluate(assembly: Assembly, network: BayesianNetwork, prior: WeightDistribution, history: list[Epoch]) -> Result:
+def _evaluate(
+    assembly: Assembly,
+    network: BayesianNetwork,
+    likelihood: Likelihood,
+    prior: WeightDistribution,
+    history: list[Epoch],
+) -> Result:
     start = time.perf_counter()
-    settings, likelihood, test = assembly.settings, assembly.likelihood, assembly.task.test
+    settings, test = assembly.settings, assembly.task.test
     predictions, replicas = [], []
     for number, replica in enumerate(network.replicas()):
         draws = assembly.generator("evaluation", assembly.device, number)
         predictions.append(predict(replica, likelihood, test.images, settings.num_test_samples, draws))
-        error_of_centre = error_rate(predict_with_centre(replica, likelihood, test.images), test.labels)
+        of_centre = likelihood.scores(
+            likelihood.mix([predict_with_centre(replica, likelihood, test.images)]), test.labels
+        )
         samples = settings.num_validation_samples
         elbo_per_example, kl = elbo(replica, likelihood, prior, assembly.task.train, samples, draws)
-        scores = _test_scores(assembly, predictions[-1])
-        scores |= {"test_error_mean_weights": error_of_centre, "elbo": elbo_per_example, "kl": kl}
+        scores = _prefixed(likelihood.scores(predictions[-1], test.labels))
+        main = "error" if "error" in of_centre else "rmse"
+        scores |= {f"test_{main}_mean_weights": of_centre[main], "elbo": elbo_per_example, "kl": kl}
         replicas.append(scores)
     means = {name: statistics.fmean(scores[name] for scores in replicas) for name in replicas[0]}
     return Result(
-        **means | _test_scores(assembly, mixture(torch.stack(predictions))),
+        **means | _prefixed(likelihood.scores(likelihood.mix_replicas(predictions), test.labels)),
         num_epochs=len(history),
         seconds=sum(epoch.seconds for epoch in history) + time.perf_counter() - start,
         replicas=replicas if len(replicas) > 1 else None,
+        noise_std=likelihood.noise_std if isinstance(likelihood, GaussianNoise) else None,
     )
 
 
-def _test_scores(assembly: Assembly, log_probs: torch.Tensor) -> dict[str, float]:
-    scores = assembly.likelihood.scores(log_probs, assembly.task.test.labels)
+def _prefixed(scores: dict[str, float]) -> dict[str, float]:
     return {f"test_{name}": value for name, value in scores.items()}

@@ -2,12 +2,25 @@
 
 import ast
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bbb.system import InputError
+
+ALIASES: dict[str, str] = {"digits": "classes"}  # other names of keys
+_SINCE = {  # keys that older configurations do not hold, and what was done without them
+    "network": "mlp",
+    "deterministic": [],
+    "normalization": "auto",
+    "pixel_scale": 126.0,
+    "likelihood": "categorical",
+    "noise_std": 1.0,
+    "learn_noise": False,
+}
+_OPTIONS_OF_OLD = ("resume",)  # keys that configurations held before they became options of a command
 
 
 class SettingsError(InputError):
@@ -30,7 +43,15 @@ def load_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: must hold keys and values, as in configs/default.yaml")
     for key, value in config.items():
         check_plain(f"{path}: {key}", value)
-    return config
+    return {ALIASES.get(str(key), str(key)): value for key, value in config.items()}
+
+
+def modernised(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate a configuration that an older version recorded: renamed keys, and keys that did not exist yet."""
+    renamed = {ALIASES.get(str(key), str(key)): value for key, value in config.items() if key not in _OPTIONS_OF_OLD}
+    if config.get("digits") == [*range(10)]:
+        renamed["classes"] = None
+    return {**_SINCE, **renamed}
 
 
 def check_plain(key: str, value: Any) -> None:

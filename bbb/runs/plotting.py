@@ -15,7 +15,7 @@ MARKERS = dict(zip(PALETTE, "os^Dv", strict=True))
 
 
 def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
-    """Draw accuracy, NLL and KL against epochs, for training and validation.
+    """Draw accuracy (or RMSE), NLL and KL against epochs, for training and validation.
 
     Args:
         epochs: the metrics of each epoch.
@@ -25,23 +25,26 @@ def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
         A figure that belongs to no window and no global state.
     """
     figure = Figure(figsize=(12, 3.6), layout="constrained")
-    accuracy, nll, kl = figure.subplots(1, 3)
+    score, nll, kl = figure.subplots(1, 3)
     numbers = [epoch.number for epoch in epochs]
-    draw_curve(accuracy, numbers, [100 * epoch.train_accuracy for epoch in epochs], "train", TRAIN)
+    is_rmse = any(epoch.train_rmse is not None for epoch in epochs)
+    name, unit = ("rmse", 1) if is_rmse else ("accuracy", 100)
+    draw_curve(score, numbers, [unit * getattr(epoch, f"train_{name}") for epoch in epochs], "train", TRAIN)
     draw_curve(nll, numbers, [epoch.train_nll for epoch in epochs], "train", TRAIN)
     draw_curve(kl, numbers, [epoch.train_kl for epoch in epochs], "train", TRAIN)
-    for axes, name, unit in ((accuracy, "validation_accuracy", 100), (nll, "validation_nll", 1)):
-        scores = {epoch.number: unit * score for epoch in epochs if (score := getattr(epoch, name)) is not None}
-        if scores:
-            draw_curve(axes, [*scores], [*scores.values()], "validation", VALIDATION)
-    accuracy.set_ylabel("accuracy (%)")
+    for axes, measure, factor in ((score, f"validation_{name}", unit), (nll, "validation_nll", 1)):
+        values = {epoch.number: factor * value for epoch in epochs if (value := getattr(epoch, measure)) is not None}
+        if values:
+            draw_curve(axes, [*values], [*values.values()], "validation", VALIDATION)
+    score.set_ylabel("RMSE" if is_rmse else "accuracy (%)")
     nll.set_ylabel("NLL (nats per example)")
     kl.set_ylabel("KL(q || p) (nats)")
-    nll.set_yscale("log")
-    for axes in (accuracy, nll, kl):
+    if all(epoch.train_nll > 0 for epoch in epochs):  # densities of numbers may exceed 1
+        nll.set_yscale("log")
+    for axes in (score, nll, kl):
         axes.set_xlabel("epoch")
-    style(accuracy, nll, kl)
-    accuracy.legend(frameon=False)
+    style(score, nll, kl)
+    score.legend(frameon=False)
     figure.suptitle(title)
     return figure
 

@@ -99,10 +99,16 @@ def load_progress(folder: Path | None, device: torch.device) -> dict[str, Any]:
 
 def describe(epoch: Epoch, num_epochs: int) -> str:
     """Format the metrics of an epoch as one line."""
+    train = _score(epoch.train_accuracy, epoch.train_rmse)
     line = (
-        f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs} | train {100 * epoch.train_accuracy:.2f} %, "
+        f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs} | train {train}, "
         f"NLL {epoch.train_nll:.4f}, KL {epoch.train_kl:.4g}, ELBO {epoch.train_elbo:.4f}"
     )
-    if epoch.validation_accuracy is not None:
-        line += f" | validation {100 * epoch.validation_accuracy:.2f} %, NLL {epoch.validation_nll:.4f}"
+    if epoch.validation_nll is not None:
+        validation = _score(epoch.validation_accuracy, epoch.validation_rmse)
+        line += f" | validation {validation}, NLL {epoch.validation_nll:.4f}"
     return f"{line} | {epoch.seconds:.3f} s"
+
+
+def _score(accuracy: float | None, rmse: float | None) -> str:
+    return f"RMSE {rmse:.4g}" if accuracy is None else f"{100 * accuracy:.2f} %"

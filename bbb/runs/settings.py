@@ -13,18 +13,19 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
-from bbb.data import DatasetName
+from bbb.data import NormalizationName
 from bbb.distributions import FlowName, PriorName
-from bbb.inference import BetaType, Estimator, Head, LrSchedule, OptimizerName, Precision, Start
-from bbb.runs.plain import SettingsError
+from bbb.inference import BetaType, Estimator, Head, LikelihoodName, LrSchedule, OptimizerName, Precision, Start
+from bbb.runs.plain import ALIASES, SettingsError
 
 RESULTS = "results"
+NETWORK = r"^(mlp|lenet|.+\.py:[A-Za-z_]\w*)$"
 _RESERVED = re.compile(r"\d+|latest|\.{1,2}|_.*")
 
 
 def unknown_key(key: str) -> str:
     """Say that a key is unknown, and suggest the nearest."""
-    return f"{key}: unknown key{nearest(key, KEYS)}"
+    return f"{key}: unknown key{nearest(key, (*KEYS, *ALIASES))}"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -43,10 +44,10 @@ def _experiment_name(name: str) -> str:
     return "/".join(parts)
 
 
-def _distinct(digits: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(digits)) != len(digits):
+def _distinct(classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if classes is not None and len(set(classes)) != len(classes):
         raise ValueError
-    return digits
+    return classes
 
 
 def _as_tuple(value: Any) -> Any:
@@ -91,17 +92,29 @@ class Settings:
             "only digits, is '..' or 'latest', or starts with '_'"
         ),
     ]
-    dataset: Annotated[DatasetName, _choice(DatasetName)]
+    dataset: Annotated[
+        str,
+        Field(
+            description="digits8x8, one of torchvision's sets such as mnist, or a file NAME.npz",
+            pattern=r"^([a-z0-9_]+|.+\.npz)$",
+        ),
+    ]
     data_dir: Annotated[str | None, Field(description="a folder, or null for $BBB_DATA_DIR, else data", min_length=1)]
-    digits: Annotated[
-        tuple[Annotated[int, Field(ge=0, le=9)], ...],
+    classes: Annotated[
+        Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], Field(min_length=2)] | None,
         BeforeValidator(_as_tuple),
         AfterValidator(_distinct),
-        Field(description="a list of at least two different classes from 0 to 9", min_length=2),
+        Field(description="a list of at least two different classes, counted from 0, or null for all"),
     ]
+    normalization: Annotated[NormalizationName, _choice(NormalizationName)]
+    pixel_scale: Annotated[float, _number("grey levels", gt=0, le=1e6)]
     rotation: Annotated[float, _number("degrees, counter-clockwise", ge=-360, le=360)]
     fraction: Annotated[float, _number("share of the training set", gt=0, le=1)]
     validation_fraction: Annotated[float, _number("share of the training set", ge=0, lt=1)]
+    network: Annotated[str, Field(description="mlp, lenet or FILE.py:FUNCTION", pattern=NETWORK)]
+    deterministic: Annotated[
+        tuple[str, ...], BeforeValidator(_as_tuple), Field(description="a list of names of layers, perhaps empty")
+    ]
     num_layers: Annotated[int, _integer("hidden layers", 1, 32)]
     num_hidden: Annotated[int, _integer("units a hidden layer", 1, 8192)]
     num_flows: Annotated[int, _integer("planar flows on the posterior of each layer", 0, 256)]
@@ -116,6 +129,9 @@ class Settings:
     lr: Annotated[float, _number("learning rate", gt=0, le=100)]
     lr_schedule: Annotated[LrSchedule, _choice(LrSchedule)]
     optimizer: Annotated[OptimizerName, _choice(OptimizerName)]
+    likelihood: Annotated[LikelihoodName, _choice(LikelihoodName)]
+    noise_std: Annotated[float, _number("a standard deviation, in the units of y", gt=0, le=1e6)]
+    learn_noise: Annotated[bool, Field(description="True or False")]
     beta_type: Annotated[BetaType, _choice(BetaType)]
     temperature: Annotated[float, _number("1 is the ELBO", ge=0, le=1000)]
     noise_reuse: Annotated[int, _integer("training steps that share a table of noise; 1: none", 1, 1024)]
@@ -163,6 +179,17 @@ class Settings:
             )
         if self.prior == "posterior" and self.pretrained is None:
             raise ValueError("pretrained=None: prior=posterior needs the posterior of a finished run; name it here")
+        if self.prior == "pretrained" and self.pretrained is None:
+            raise ValueError(
+                "pretrained=None: prior=pretrained needs the weights of a trained network; name their file"
+            )
+        if self.likelihood == "gaussian" and self.classes is not None:
+            raise ValueError("classes: choose among classes, which likelihood=gaussian does not have; use classes=None")
+        if self.deterministic and (self.network == "mlp" or self.num_replicas > 1):
+            raise ValueError(
+                f"deterministic={list(self.deterministic)}: needs network=lenet or a module of your own, and "
+                "num_replicas=1"
+            )
         if self.prior == "scale_mixture" and self.prior_std1 < self.prior_std2:
             raise ValueError(
                 f"prior_std1={self.prior_std1}: must be at least prior_std2={self.prior_std2}, the narrow component"

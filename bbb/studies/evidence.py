@@ -163,7 +163,7 @@ def _predictions(run: Run, *inputs: Tensor) -> list[Tensor]:
     If the first input is the test set, it gets the draws of the weights that a run on the CPU was tested with.
     """
     settings = Settings.from_config(run.config)
-    network, _ = load_weights(run.folder / WEIGHTS)
+    network, _ = load_weights(run.folder / WEIGHTS, network=settings.network)
     likelihood = Categorical(network.architecture.num_outputs)
     draws, number = generator(settings, "evaluation"), settings.num_test_samples
     return [torch.stack([*predict_draws(network, likelihood, images, number, draws)]) for images in inputs]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bbb import runs, system
-from bbb.runs import KEYS, WEIGHTS, Run, Settings, check_plain, experiment_folder, find_runs, unknown_key
+from bbb.runs import ALIASES, KEYS, WEIGHTS, Run, Settings, check_plain, experiment_folder, find_runs, unknown_key
 from bbb.system import InputError
 
 # Keys that do not change what is computed: where it is written and read, how often it is saved, and on what it runs.
@@ -55,7 +55,7 @@ def check_grid(grid: object) -> dict[str, list[Any]]:
     if not isinstance(grid, Mapping) or not grid:
         raise GridError(f"grid={grid!r:.80}: must be keys with lists of values, as in {{'seed': [1, 2, 3]}}")
     for key, values in grid.items():
-        if key not in KEYS:
+        if ALIASES.get(key, key) not in KEYS:
             raise GridError(f"grid: {unknown_key(str(key))}")
         if key in FREE:
             raise GridError(f"grid: {key}: does not tell runs apart; give it one value, outside the grid")
@@ -65,7 +65,7 @@ def check_grid(grid: object) -> dict[str, list[Any]]:
             check_plain(f"grid: {key}", value)
             if value in values[:i]:
                 raise GridError(f"grid: {key}={value!r:.80}: is there twice")
-    return {key: list(values) for key, values in grid.items()}
+    return {ALIASES.get(str(key), str(key)): list(values) for key, values in grid.items()}
 
 
 def expand(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 import bbb.studies.evidence as evidence
 import bbb.studies.figures as figures
-from bbb.runs import RESULTS, Run, load_file, save_figure
+from bbb.runs import RESULTS, Run, load_file, modernised, save_figure
 from bbb.studies.evidence import Arm
 from bbb.studies.grid import FREE, Job, identity, in_order
 from bbb.studies.table import Row, summarise
@@ -151,7 +151,7 @@ def redraw(plot: Plot, where: Path) -> bool:
     """Draw a figure from its JSON file; do nothing and return False if no file has the same configurations."""
     try:
         record = json.loads((where / f"{plot.name}.json").read_text())
-        drawn = [identity({**record["config"], **run["config"]}) for run in record["runs"]]
+        drawn = [identity(modernised({**record["config"], **run["config"]})) for run in record["runs"]]
         if drawn != [identity(job.config) for job in plot.jobs] or not all(run["result"] for run in record["runs"]):
             return False
         figure = plot.draw(record["shows"])

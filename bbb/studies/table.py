@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FIRST = ("test_error", "test_nll", "test_ece")  # these columns come first, if present
+FIRST = ("test_error", "test_rmse", "test_nll", "test_ece")  # these columns come first, if present
 
 
 @dataclass(frozen=True)

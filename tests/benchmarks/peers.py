@@ -86,7 +86,7 @@ class Contender:
 
     @torch.no_grad()
     def predict(self, images: Tensor, num_samples: int) -> Tensor:
-        x = data.to_float(images)
+        x = data.Normalization()(images)
         draws = torch.stack([self.logits(x).log_softmax(1) for _ in range(num_samples)])
         return draws.logsumexp(0) - math.log(num_samples)
 

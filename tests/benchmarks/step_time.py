@@ -46,7 +46,7 @@ PLAN = Plan(
     precision="float32",
     cuda_graph=False,
 )
-NUM_WEIGHTS = num_weights(ARCHITECTURE.shapes)
+NUM_WEIGHTS = num_weights(ARCHITECTURE.layers)
 MIXTURE = {"prior": scale_mixture_prior(NUM_WEIGHTS, 0.5, 1.0, 0.0025)}
 GAUSSIAN = {"prior": gaussian_prior(NUM_WEIGHTS, 0.1), "beta_type": "standard"}
 CONTENDERS = {
@@ -96,7 +96,7 @@ def deterministic_run(
             optimizer.step()
         if validation is not None:
             with torch.no_grad():
-                log_probs = network(data.to_float(validation.images)).log_softmax(1)
+                log_probs = network(data.Normalization()(validation.images)).log_softmax(1)
                 accuracy_and_nll(log_probs, validation.labels)
 
     return run
@@ -136,7 +136,7 @@ def flow_run(kind: str) -> Callable[[], None]:
     One by one, each map has its own vectors u and w, as K modules in a row would.
     """
     generator, tasks = seeded(1), []
-    for dim in layer_dims(ARCHITECTURE.shapes):
+    for dim in layer_dims(ARCHITECTURE.layers):
         flow = PlanarFlow.identity(dim, 16, 0.02, generator)
         z = (0.02 * torch.randn(1, dim, generator=generator)).requires_grad_()
         maps = [

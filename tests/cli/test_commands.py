@@ -8,7 +8,11 @@ import experiment
 from bbb.runs import load_file
 from tests.tasks import DEFAULT, command
 
-CHANGES = [{}, {"cuda_graph": True}, {"seed": 2, "digits": [1, 0], "rotation": 0, "data_dir": "here", "num_threads": 3}]
+CHANGES = [
+    {},
+    {"cuda_graph": True},
+    {"seed": 2, "classes": [1, 0], "rotation": 0, "data_dir": "here", "num_threads": 3},
+]
 
 
 def starred(words, capsys):

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,12 +18,16 @@ KEYS = [*DEFAULT, "resume"]  # an option, which is written like a key
 STDS = ["1", "0.1", "1.0e-06", "1000.0"]
 GOOD = {  # values that are allowed and cheap
     "experiment_name": ["a", "results/b", "a/b", "x.y-z_1"],
-    "dataset": ["digits8x8"],
+    "dataset": ["digits8x8", "numbers.npz"],
     "data_dir": ["null", "None", "nowhere"],
-    "digits": ["[0,1]", "[9,0,5]", "(1,2,3)", "[0,1,2,3,4]"],
+    "classes": ["[0,1]", "[9,0,5]", "(1,2,3)", "[0,1,2,3,4]", "null"],
+    "normalization": ["auto", "pixels", "standardize", "none"],
+    "pixel_scale": ["126", "255", "1.0e-6", "1000000"],
     "rotation": ["0", "30", "-360.0"],
     "fraction": ["1", "0.01", "0.5", "1.0e-9"],
     "validation_fraction": ["0", "0.5", "0.99"],
+    "network": ["mlp", "mlp", "lenet", "net.py:make", "net.py:nothing", "no.py:make"],
+    "deterministic": ["[]", "[]", "['1']", "['nothing']"],
     "num_layers": ["1", "2", "3"],
     "num_hidden": ["1", "8"],
     "num_replicas": ["1", "2"],
@@ -41,11 +46,14 @@ GOOD = {  # values that are allowed and cheap
     "lr": ["0.01", "1", "100"],
     "lr_schedule": ["cosine", "constant"],
     "optimizer": ["adam", "sgd"],
+    "likelihood": ["categorical", "gaussian"],
+    "noise_std": ["1", "0.1", "1000000"],
+    "learn_noise": ["False", "True"],
     "beta_type": ["blundell", "standard", "soenderby", "none"],
     "temperature": ["0", "1", "1000"],
     "input_dropout": ["0", "0.99"],
     "estimator": ["weights", "local"],
-    "prior": ["gaussian", "scale_mixture", "posterior"],
+    "prior": ["gaussian", "scale_mixture", "posterior", "pretrained"],
     "prior_std": STDS,
     "prior_pi": ["0.5", "1.0e-300"],
     "prior_std1": STDS,
@@ -62,6 +70,14 @@ GOOD = {  # values that are allowed and cheap
     "seed": ["0", "1", "4294967295"],
     "num_threads": ["1"],
 }
+NETWORK = """
+import math
+from torch import nn
+
+def make(input_shape, num_outputs):
+    layers = nn.Linear(math.prod(input_shape), 8), nn.ReLU(), nn.Linear(8, num_outputs)
+    return nn.Sequential(nn.Flatten(), *layers)
+"""
 BAD = [
     *("nan", "inf", "-inf", "-1", "1e400", "10000000000000000000000", "1.5", "1e-3", "''", "[]", "{}", "[0]"),
     "[1,[2]]",
@@ -70,6 +86,10 @@ BAD = [
 ]
 WILD = st.one_of(st.sampled_from(BAD), st.text(max_size=8), st.floats(-1e6, -1e-6).map(str))
 WORDS = [*experiment.NAMED, "blundel", "", "=", "=1", "a.b=1", "digits.x=1", "seed", "no.yaml", "-l", "x=", "lr[0]=1"]
+
+
+def test_every_key_is_tried():
+    assert GOOD.keys() == {*KEYS}
 
 
 def one_change():
@@ -92,10 +112,13 @@ def run_folders():
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with a finished source to transfer from."""
+    """A folder with a finished source to transfer from, a network and data."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("fuzz"))
         patch.delenv("BBB_DATA_DIR", raising=False)
+        Path("net.py").write_text(NETWORK)
+        x, y = np.random.default_rng(0).normal(size=(2, 40, 3))
+        np.savez("numbers.npz", x_train=x, y_train=y[:, 0], x_test=x, y_test=y[:, 0])
         experiment.command_line(["experiment.py", "with", "domain_a", *TINY])
         yield
 

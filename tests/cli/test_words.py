@@ -36,7 +36,7 @@ from tests.tasks import SMALL, command, refused
         (["with", "lr=-1"], "lr=-1: must be a number above 0"),
         (["with", "lr=nan"], "lr='nan': must be a number above 0"),
         (["with", "fraction=0"], "fraction=0: must be a number above 0"),
-        (["with", "digits=[1,1]"], "digits=[1, 1]: must be a list of at least two different"),
+        (["with", "digits=[1,1]"], "classes=[1, 1]: must be a list of at least two different"),
         (["with", "prior=gausian"], "prior='gausian': must be one of gaussian, scale_mixture"),
         (["with", "prior=posterior"], "pretrained=None: prior=posterior needs the posterior of a finished run"),
         (["with", "prior_inflation=much"], "prior_inflation='much': must be a number from 1e-06"),

@@ -50,7 +50,7 @@ def test_batches_visit_every_image_once_in_an_order_of_the_generator(toy_split):
     assert [len(labels) for _, labels in batches] == [10] * 6 + [4]
     assert data.num_batches(toy_split, 10) == 7
     seen = torch.cat([x for x, _ in batches])
-    assert torch.equal(seen.sort(dim=0).values, data.to_float(toy_split.images).sort(dim=0).values)
+    assert torch.equal(seen.sort(dim=0).values, toy_split.images.sort(dim=0).values)
     again, other = visit(1), visit(2)
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(batches, again, strict=True))
     assert not torch.equal(batches[0][0], other[0][0])
@@ -59,9 +59,88 @@ def test_batches_visit_every_image_once_in_an_order_of_the_generator(toy_split):
 def test_rotation_turns_counter_clockwise_and_is_undone():
     images = torch.zeros(2, 5, 5, dtype=torch.uint8)
     images[:, 0, 2] = 200  # top, centre
-    split = Split(images.flatten(1), torch.tensor([3, 4]))
+    split = Split(images.flatten(1), torch.tensor([3, 4]), (1, 5, 5))
     turned = data.rotate(split, 90.0)
     assert turned.images.view(2, 5, 5)[:, 2, 0].tolist() == [200, 200]  # left, centre
     assert torch.equal(turned.labels, split.labels)
     assert torch.equal(data.rotate(turned, -90.0).images, split.images)
+    assert data.rotate(split, 0.0) is split
+
+
+def numbers(num=10):
+    inputs = torch.arange(num * 2.0).view(num, 2)
+    return Split(inputs, inputs.sum(1))
+
+
+def test_the_shape_of_one_example_goes_along():
+    images = torch.arange(4 * 12, dtype=torch.uint8).view(4, 12)
+    split = Split(images, torch.tensor([0, 1, 0, 1]), (3, 2, 2))
+    parts = [split[1:], split[torch.tensor([0, 2])], split.to(torch.device("cpu")), data.select(split, (1,))]
+    parts += [data.subsample(split, 0.5, seeded(1)), *data.hold_out(split, 0.5, seeded(1)), data.rotate(split, 90.0)]
+    assert {part.input_shape for part in parts} == {(3, 2, 2)}
+    assert Split(images, split.labels).input_shape == (12,)
+
+
+def test_no_classes_are_all_of_them():
+    split = split_of([5, 0, 7])
+    assert data.select(split, None) is split
+    assert data.select(numbers(), None).labels.is_floating_point()
+
+
+def test_classes_of_numbers_are_refused():
+    split = numbers()
+    assert (split.has_classes, split_of([0]).has_classes) == (False, True)
+    with pytest.raises(DataError, match=r"classes=\[0, 1\]: the labels of this data set are numbers; use classes=None"):
+        data.select(split, (0, 1))
+
+
+@pytest.mark.parametrize(("classes", "absent"), [((0, 3), 3), ((0, 9), 9), ((10**9,), 10**9), ((7, 6, 9), 6)])
+def test_classes_without_examples_are_refused(classes, absent):
+    with pytest.raises(DataError) as error:
+        data.select(split_of([0, 5, 7]), classes)
+    assert str(error.value) == f"classes={list(classes)}: this data set has no example of class {absent}"
+
+
+def test_a_share_of_numbers_is_one_of_all_examples():
+    split = numbers(10)
+    part = data.subsample(split, 0.3, seeded(1))
+    assert len(part) == 3
+    assert torch.equal(part.labels, part.images.sum(1))
+    assert not torch.equal(part.labels, data.subsample(split, 0.3, seeded(2)).labels)
+    assert len(data.subsample(split, 0.001, seeded(1))) == 1
+
+
+def test_batches_of_numbers_are_raw_and_keep_inputs_and_labels_together():
+    split = numbers(7)
+    seen = [*data.batches(split, 3, seeded(1))]
+    assert all(torch.equal(x.sum(1), y) for x, y in seen)
+    assert torch.equal(torch.cat([y for _, y in seen]).sort().values, split.labels)
+    images = Split(torch.zeros(3, 2, dtype=torch.uint8), torch.arange(3))
+    assert next(data.batches(images, 3, seeded(1)))[0].dtype == torch.uint8
+
+
+def test_every_channel_is_turned_alike():
+    images = torch.zeros(2, 3, 5, 5, dtype=torch.uint8)
+    images[:, :, 0, 2] = torch.tensor([10, 20, 30], dtype=torch.uint8)  # top, centre
+    turned = data.rotate(Split(images.flatten(1), torch.tensor([0, 1]), (3, 5, 5)), 90.0)
+    assert turned.images.view(2, 3, 5, 5)[:, :, 2, 0].tolist() == [[10, 20, 30]] * 2  # left, centre
+    assert turned.images.sum() == images.sum()
+    for channel in range(3):
+        alone = data.rotate_images(images[:, channel].flatten(1), 30.0)
+        together = data.rotate_images(images.flatten(1), 30.0, 3)
+        assert torch.equal(together.view(2, 3, 25)[:, channel], alone)
+
+
+def test_images_without_channels_are_turned():
+    images = torch.zeros(1, 25, dtype=torch.uint8)
+    images[0, 2] = 7
+    assert data.rotate(Split(images, torch.tensor([0]), (5, 5)), 90.0).images.view(5, 5)[2, 0] == 7
+
+
+@pytest.mark.parametrize("shape", [(12,), (1, 3, 4), (3, 4), (1, 1, 3, 4)])
+def test_what_is_no_square_image_is_not_turned(shape):
+    split = Split(torch.zeros(2, 12), torch.zeros(2).long(), shape)
+    with pytest.raises(DataError) as error:
+        data.rotate(split, 30.0)
+    assert str(error.value) == f"rotation=30.0: only square images can be turned; inputs have shape {shape}"
     assert data.rotate(split, 0.0) is split

@@ -6,7 +6,7 @@ from tests.tasks import seeded
 
 
 def test_pixels_are_scaled_as_in_the_paper():
-    scaled = data.to_float(torch.tensor([0, 126, 255], dtype=torch.uint8))
+    scaled = data.Normalization()(torch.tensor([0, 126, 255], dtype=torch.uint8))
     torch.testing.assert_close(scaled, torch.tensor([0.0, 1.0, 255 / 126]))
 
 
@@ -50,3 +50,45 @@ def test_many_images_are_rotated_as_each_is(monkeypatch):
     monkeypatch.setattr("bbb.data.transforms.ROTATED_AT_ONCE", 3)
     assert torch.equal(data.rotate_images(images, 30.0), whole)
     assert torch.equal(data.rotate_images(images[:1], 30.0)[0], whole[0])
+
+
+def test_normalization_is_shift_then_scale():
+    images = torch.tensor([[0, 255], [10, 30]], dtype=torch.uint8)
+    shift, scale = torch.tensor([10.0, 30.0]), torch.tensor([2.0, 0.5])
+    torch.testing.assert_close(data.Normalization(shift, scale)(images), torch.tensor([[-20.0, 112.5], [0.0, 0.0]]))
+    torch.testing.assert_close(data.Normalization(scale=0.5)(images), images / 2.0)
+    torch.testing.assert_close(data.Normalization(shift, 2.0)(images), 2.0 * (images - shift))
+    assert torch.equal(data.Normalization(scale=1.0)(images.float()), images.float())
+
+
+def test_normalization_goes_along_to_another_type_and_is_not_trained():
+    normalization = data.Normalization(torch.zeros(2), torch.ones(2)).double()
+    assert normalization(torch.ones(3, 2, dtype=torch.uint8)).dtype == torch.float64
+    assert not [*normalization.parameters()]
+    assert not normalization.state_dict(), "a weights file holds it on its own"
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_standardised_images_have_mean_0_and_standard_deviation_1_in_each_channel(dtype):
+    images = torch.randint(0, 256, (50, 3 * 8), generator=seeded(1), dtype=torch.uint8)
+    images[:, :8] //= 4  # the first channel is darker
+    images = images.to(dtype)
+    x = data.standardization(images, (3, 2, 4))(images).view(50, 3, 8)
+    torch.testing.assert_close(x.mean((0, 2)), torch.zeros(3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(x.std((0, 2), correction=0), torch.ones(3))
+    assert x.mean(0).abs().max() > 1e-3, "pixels of a channel share its mean"
+
+
+def test_standardised_numbers_have_mean_0_and_standard_deviation_1_each():
+    inputs = torch.randn(50, 4, generator=seeded(1)) * torch.tensor([1.0, 10.0, 0.1, 5.0]) + 10.0
+    for shape in ((4,), (2, 2)):
+        x = data.standardization(inputs, shape)(inputs)
+        torch.testing.assert_close(x.mean(0), torch.zeros(4), rtol=0, atol=1e-5)
+        torch.testing.assert_close(x.std(0, correction=0), torch.ones(4))
+
+
+def test_what_never_changes_is_0_and_finite():
+    inputs = torch.tensor([[3.0, 0.1], [5.0, 0.1], [7.0, 0.1]])
+    x = data.standardization(inputs, (2,))(inputs)
+    assert x[:, 1].tolist() == [0.0] * 3
+    assert x.isfinite().all()

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -64,11 +66,11 @@ def test_flows_on_an_isotropic_base_are_those_on_the_same_base_written_out(flow)
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_the_parameters_of_flows_are_counted(flow):
-    shapes = ((8, 12), (3, 8))
-    flows = [identity_flow(flow, shape, 5, 0.05, seeded(1)) for shape in shapes]
-    assert sum(parameter.numel() for parameter in torch.nn.ModuleList(flows).parameters()) == 5 * num_flow_parameters(
-        shapes, flow
-    )
+    layers = (((8, 12), True), ((3, 8), True), ((4, 2, 3, 3), False), ((5, 6), False))
+    flows = [identity_flow(flow, shape, 5, 0.05, seeded(1), has_bias) for shape, has_bias in layers]
+    matrices = [(shape[0], math.prod(shape[1:]) + has_bias) for shape, has_bias in layers]
+    counted = sum(parameter.numel() for parameter in torch.nn.ModuleList(flows).parameters())
+    assert counted == 5 * num_flow_parameters(matrices, flow)
 
 
 def test_flows_are_told_by_family_and_number():

@@ -26,8 +26,21 @@ def matrix_flow(num_flows):
     return MatrixPlanarFlow(rows, columns, double(num_flows, seed=2), scale=1.5)
 
 
-FAMILIES = {"planar": planar_flow, "matrix_planar": matrix_flow}
+def matrix_flow_without_bias(num_flows):
+    rows, columns = 2.0 * double(2, num_flows, 3), 2.0 * double(2, num_flows, 5, seed=1)
+    return MatrixPlanarFlow(rows, columns, double(num_flows, seed=2), scale=1.5, has_bias=False)
+
+
+NO_BIAS = "matrix_planar without bias"
+FAMILIES = {"planar": planar_flow, "matrix_planar": matrix_flow, NO_BIAS: matrix_flow_without_bias}
 both = pytest.mark.parametrize("family", FAMILIES)
+
+
+def at_the_start(family, shape, num_flows, scale):
+    """Flows at the identity for a layer with a bias, or for one without: the flow, and the weights of the layer."""
+    has_bias = family != NO_BIAS
+    flow = identity_flow(family.split()[0], shape, num_flows, scale, seeded(1), has_bias)
+    return flow, shape[0] * (math.prod(shape[1:]) + has_bias)
 
 
 @both
@@ -136,8 +149,9 @@ def test_inverse_stays_finite_and_true_in_float32_where_the_map_is_steepest(fami
 @both
 def test_start_is_the_identity_with_tanh_alive(family, scale, dtype):
     shape, num_flows, num_samples = (40, 80), 16, 200
-    flow = identity_flow(family, shape, num_flows, scale, seeded(1)).to(dtype)
-    z = scale * torch.randn(num_samples, shape[0] * (shape[1] + 1), generator=seeded(2), dtype=dtype)
+    flow, dim = at_the_start(family, shape, num_flows, scale)
+    flow = flow.to(dtype)
+    z = scale * torch.randn(num_samples, dim, generator=seeded(2), dtype=dtype)
     y, log_det = flow(z)
     # float32 directions leave u_hat at 1e-7 of |u|, in either precision
     assert (y - z).abs().max().item() < 1e-5 * scale
@@ -150,7 +164,7 @@ def test_start_is_the_identity_with_tanh_alive(family, scale, dtype):
 @both
 def test_parameters_are_of_order_one_whatever_the_size(family):
     for shape, scale in (((40, 80), 1e-3), ((4, 8), 1.0)):
-        flow = identity_flow(family, shape, 16, scale, seeded(1))
+        flow, _ = at_the_start(family, shape, 16, scale)
         for name, parameter in flow.named_parameters():
             if name != "b":
                 assert 0.3 < parameter.square().mean().sqrt().item() < 1.5, name
@@ -158,9 +172,9 @@ def test_parameters_are_of_order_one_whatever_the_size(family):
 
 @both
 def test_every_parameter_gets_a_gradient_at_the_start(family):
-    flow = identity_flow(family, SHAPE, 4, 0.1, seeded(1)).double()
-    y, log_det = flow(0.1 * double(2, DIM, seed=3))
-    ((y * double(2, DIM, seed=4)).sum() + log_det.sum()).backward()
+    flow, dim = at_the_start(family, SHAPE, 4, 0.1)
+    y, log_det = flow.double()(0.1 * double(2, dim, seed=3))
+    ((y * double(2, dim, seed=4)).sum() + log_det.sum()).backward()
     for name, parameter in flow.named_parameters():
         if name != "b":  # at the identity b moves nothing: u_hat is zero
             assert parameter.grad.abs().max() > 1e-6, name
@@ -193,3 +207,23 @@ def test_all_of_a_flow_has_the_type_and_the_device_of_its_parameters(family):
     elsewhere = type(flow)(*(parameter.to("meta") for parameter in flow.parameters()))
     assert {value.dtype for value in flow.state_dict().values()} == {torch.float64}
     assert {value.device.type for value in elsewhere.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_vectors_of_a_matrix_are_outer_products_in_the_layout_of_the_flat_vector(has_bias):
+    """The kernel row by row, then the bias; the bias is the last column of the matrix."""
+    flow = FAMILIES["matrix_planar" if has_bias else NO_BIAS](4)
+    for vectors, rows, columns, unit in zip(flow.vectors(), flow.rows, flow.columns, flow.units, strict=True):
+        for vector, row, column in zip(vectors, rows, columns, strict=True):
+            matrix = unit * torch.outer(row, column)
+            kernel, bias = (matrix[:, :-1], matrix[:, -1]) if has_bias else (matrix, matrix[:0, 0])
+            torch.testing.assert_close(vector, torch.cat([kernel.flatten(), bias]))
+
+
+@pytest.mark.parametrize("family", ["planar", "matrix_planar"])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_kernel_of_any_rank_is_a_matrix_of_its_outputs(family, has_bias):
+    flow = identity_flow(family, (4, 2, 3, 3), 3, 0.1, seeded(1), has_bias)
+    assert flow.vectors().shape == (2, 3, 4 * (18 + has_bias))
+    if family == "matrix_planar":
+        assert (flow.rows.shape, flow.columns.shape) == ((2, 3, 4), (2, 3, 18 + has_bias))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bbb.data import Split, to_float
+from bbb.data import Normalization, Split
 from bbb.distributions import Gaussian, gaussian_prior
 from bbb.inference import Categorical, elbo, predict, predict_with_centre
 from bbb.networks import MLP, BayesianNetwork, forward_drawn
@@ -9,7 +9,7 @@ from tests.tasks import THREE_CLASSES, seeded
 
 
 def outputs(network, w, split):
-    return forward_drawn(network.architecture, network.layers(w), to_float(split.images))
+    return forward_drawn(network.architecture, network.layers(w), Normalization()(split.images))
 
 
 def test_predictive_is_the_mean_of_softmax_over_draws(toy_network, toy_split):

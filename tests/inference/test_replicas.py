@@ -10,7 +10,7 @@ from bbb.inference import Streams, Training, accuracy_and_nll, predict
 from bbb.networks import BayesianNetwork, num_weights
 from tests.tasks import PLAN, THREE_CLASSES, TOY, network, seeded
 
-MIXTURE = scale_mixture_prior(num_weights(TOY.shapes), 0.5, 1.0, 0.1)
+MIXTURE = scale_mixture_prior(num_weights(TOY.layers), 0.5, 1.0, 0.1)
 VARIANTS = {
     "mixture": {"prior": MIXTURE, "beta_type": "blundell"},
     "Gaussian prior, many draws": {"num_samples": 3},

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from bbb.data import Split, to_float
+from bbb.data import Normalization, Split
 from bbb.distributions import gaussian_prior, scale_mixture_prior
 from bbb.inference import DivergedError, negative_elbo
 from bbb.networks import forward_drawn, num_weights
@@ -12,7 +12,7 @@ from bbb.runs import checkpoint
 from tests import tasks
 from tests.tasks import CPU, PLAN, THREE_CLASSES, TOY, seeded, training, without_time
 
-MIXTURE = scale_mixture_prior(num_weights(TOY.shapes), 0.5, 1.0, 0.1)
+MIXTURE = scale_mixture_prior(num_weights(TOY.layers), 0.5, 1.0, 0.1)
 
 
 def train(split, validation=None, on_step=lambda step, num_steps: None, **changes):
@@ -70,7 +70,7 @@ def test_epochs_are_reported_in_nats_per_example(toy_split):
     assert epoch.train_kl == pytest.approx(kl, rel=1e-5)
     assert epoch.train_elbo == pytest.approx(-epoch.train_nll - kl / 64, rel=1e-5)
     draws, _ = trained.posterior.rsample_and_log_prob(200, seeded(0))
-    outputs = forward_drawn(TOY, trained.layers(draws), to_float(toy_split.images))
+    outputs = forward_drawn(TOY, trained.layers(draws), Normalization()(toy_split.images))
     expected = THREE_CLASSES.nll(outputs, toy_split.labels) / 64
     assert abs(epoch.train_nll - expected.mean().item()) < 5 * expected.std().item()
     assert 0 <= epoch.train_accuracy <= 1
@@ -97,7 +97,7 @@ def test_the_step_follows_the_gradient_of_the_elbo_per_example(toy_split, batch_
     trained, _ = train(toy_split[slice(0, batch_size)], **changes)
     start = tasks.network(seed=1)
     w, _ = start.posterior.rsample_and_log_prob(1, seeded(2))
-    outputs = forward_drawn(TOY, start.layers(w), to_float(toy_split.images[:batch_size]))
+    outputs = forward_drawn(TOY, start.layers(w), Normalization()(toy_split.images[:batch_size]))
     nll = THREE_CLASSES.nll(outputs, toy_split.labels[:batch_size])
     kl = start.posterior.kl_divergence(gaussian_prior(start.posterior.dim, 1.0))
     negative_elbo(nll, kl).div(batch_size).backward()

@@ -5,7 +5,7 @@ import torch
 
 from bbb.data import Split
 from bbb.distributions import FlowedGaussian, Gaussian, gaussian_prior, kl_divergence
-from bbb.inference import choose_inflation, predict_with_centre, prepare, source_error
+from bbb.inference import GaussianNoise, choose_inflation, predict_with_centre, prepare, source_error
 from bbb.inference.transfer import NUM_FOLDS, _folds
 from bbb.networks import MLP, initial_network
 from tests.tasks import PLAN, THREE_CLASSES, TOY, seeded
@@ -117,6 +117,20 @@ def test_auto_chooses_by_held_out_images_and_repeats(toy_split):
     assert scores[1e4] < 0.5 * scores[1.0]
     assert [step for step, _ in steps] == list(range(1, steps[0][1] + 1))
     assert choose_inflation(toy_split, create, THREE_CLASSES, plan, 7, candidates=(1.0, 1e4, 1e6)) == (chosen, scores)
+
+
+def test_no_candidate_learns_from_another_one(toy_split):
+    """A likelihood that learns starts anew for each, and the run's own is left as it is."""
+    numbers = Split(toy_split.images, toy_split.labels.float())
+    source, noise = initial_network(MLP((12, 8, 1)), 0.001, seeded(0)), GaussianNoise(1, 2.0, is_learnt=True)
+
+    def create(inflation):
+        return prepare(source, source, None, inflation, 0.0, start="prior")
+
+    _, together = choose_inflation(numbers, create, noise, PLAN, 7, candidates=(1.0, 100.0))
+    assert noise.log_std.item() == torch.tensor(2.0).log().item()
+    _, alone = choose_inflation(numbers, create, noise, PLAN, 7, candidates=(100.0,))
+    assert alone[100.0] == together[100.0]
 
 
 def test_folds_have_classes_alike(toy_split):

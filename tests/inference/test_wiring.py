@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bbb.data import Split, to_float
+from bbb.data import Normalization, Split
 from bbb.distributions import NoiseTable, Stacked, gaussian_prior, kl_divergence, scale_mixture_prior
-from bbb.inference import Categorical, Likelihood, Step, Training, elbo
+from bbb.inference import Categorical, GaussianNoise, Step, Training, elbo
 from bbb.networks import MLP, BayesianNetwork, forward_drawn, initial_network, num_weights
 from tests.tasks import PLAN, THREE_CLASSES, TOY, network, seeded, streams
 
-MIXTURE = scale_mixture_prior(num_weights(TOY.shapes), 0.5, 1.0, 0.1)
+MIXTURE = scale_mixture_prior(num_weights(TOY.layers), 0.5, 1.0, 0.1)
 NUM, NUM_BATCHES = 64, 7  # of 10 images each, but for the last, which has 4
 T = 0.3
 NEGLIGIBLE = 2.0**-50  # a part of the KL that no gradient in float32 shows, and that may be left out
@@ -47,27 +47,6 @@ class Silent(Categorical):
 
     def nll(self, outputs, y):
         return 0.0 * super().nll(outputs, y)
-
-
-class Regression(Likelihood):
-    """y = outputs + noise, with a known standard deviation."""
-
-    num_outputs = 1
-
-    def __init__(self, std):
-        self.noise = torch.distributions.Normal(0.0, std)
-
-    def log_prob(self, outputs, y):
-        return self.noise.log_prob(y - outputs.squeeze(-1))
-
-    def num_correct(self, outputs, y):
-        return torch.zeros(outputs.shape[:-2])
-
-    def predictive(self, outputs):
-        raise NotImplementedError
-
-    def scores(self, predictive, y):
-        raise NotImplementedError
 
 
 class SameNoise(NoiseTable):
@@ -163,7 +142,7 @@ def with_same_weights(process):
         process.plan.num_samples, Stacked(tables) if num_replicas else tables[0]
     )
     shape = (num_replicas,) if num_replicas else ()
-    x, y = to_float(process.train.images), process.train.labels
+    x, y = Normalization()(process.train.images), process.train.labels
     outputs = forward_drawn(TOY, network.layers(draws[0]), x.expand(*shape, *x.shape))
     nll = -THREE_CLASSES.log_prob(outputs, y.expand(*shape, NUM)).sum(-1).mean(0)
     kl = kl_divergence(network.posterior, process.step.prior, draws)
@@ -186,7 +165,7 @@ def test_minibatches_add_up_to_the_whole_training_set(variant, scheme, batch_siz
 
 def test_local_and_weights_have_equal_expected_gradients(toy_split):
     """On two layers, to the standard errors of 20,000 draws each: no |z| is large, and the mean of z^2 is near one."""
-    x, y = to_float(toy_split.images[:8]), toy_split.labels[:8]
+    images, y = toy_split.images[:8], toy_split.labels[:8]
     means, errors = [], []
     for seed, estimator in enumerate(("weights", "local")):
         started = network(1)
@@ -200,7 +179,7 @@ def test_local_and_weights_have_equal_expected_gradients(toy_split):
         step = Step(started, THREE_CLASSES, prior, plan, [seeded(10 + seed)], toy_split, optimizer)
         gradients = []
         for _ in range(40):
-            step.gradient(x, y, 1.0)
+            step.gradient(images, y, 1.0)
             gradients.append(flat(p.grad for p in parameters))
         errors.append(torch.stack(gradients).std(0) / math.sqrt(len(gradients)))
         means.append(torch.stack(gradients).mean(0))
@@ -228,7 +207,9 @@ def test_a_training_reaches_the_posterior_in_closed_form(estimator, scheme):
     started, split = initial_network(MLP((3, 1)), 0.3, seeded(1)), Split(126.0 * x, y)  # as pixels, which are scaled
     changes = {"num_epochs": 300, "batch_size": 3, "num_samples": 256, "lr": 0.05, "lr_schedule": "cosine"}
     plan = dataclasses.replace(PLAN, estimator=estimator, beta_type=scheme, **changes)
-    process = Training(started, Regression(noise_std), gaussian_prior(4, prior_std), split, None, plan, streams(1))
+    process = Training(
+        started, GaussianNoise(1, noise_std), gaussian_prior(4, prior_std), split, None, plan, streams(1)
+    )
     list(process.fit())
     q = started.posterior
     torch.testing.assert_close(q.log_std.exp().detach(), std, rtol=0.03, atol=0)
@@ -239,7 +220,7 @@ def test_elbo_averages_the_kl_over_all_draws_and_divides_by_n_once(toy_split):
     trained, generator, log_likelihoods, kls = network(1), seeded(3), [], []
     for _ in range(4):
         w, log_q = trained.posterior.rsample_and_log_prob(1, generator)
-        outputs = forward_drawn(TOY, trained.layers(w), to_float(toy_split.images))
+        outputs = forward_drawn(TOY, trained.layers(w), Normalization()(toy_split.images))
         log_likelihoods.append(outputs.log_softmax(-1)[0, torch.arange(NUM), toy_split.labels].sum().item())
         kls.append((log_q - MIXTURE.log_prob(w)).item())
     assert max(kls) - min(kls) > 1.0  # so that each of them counts

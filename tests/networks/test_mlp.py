@@ -20,4 +20,4 @@ def test_outputs_are_not_cut_off_at_zero():
     """ReLU units are between layers, not after the last one."""
     mlp = MLP((5, 4, 3))
     w = torch.randn(8, 39, generator=seeded(1))
-    assert forward_drawn(mlp, unflatten(w, mlp.shapes), torch.ones(2, 5)).min() < 0
+    assert forward_drawn(mlp, unflatten(w, mlp.layers), torch.ones(2, 5)).min() < 0

@@ -63,5 +63,5 @@ def test_networks_with_flows_are_not_stacked():
 
 
 def test_the_network_holds_its_posterior_and_nothing_else():
-    q = random_gaussian(1, num_weights(TOY.shapes))
+    q = random_gaussian(1, num_weights(TOY.layers))
     assert [*BayesianNetwork(TOY, q).parameters()] == [*q.parameters()]

@@ -2,10 +2,23 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
-from bbb.networks import Architecture, BayesianNetwork, WeightsError, load_weights, save_weights, weights_file
-from tests.tasks import network, seeded
+from bbb.data import Normalization
+from bbb.networks import (
+    BayesianNetwork,
+    ModuleArchitecture,
+    WeightsError,
+    forward_drawn,
+    initial_network,
+    lenet,
+    load_weights,
+    save_weights,
+    weights_file,
+)
+from tests.tasks import TOY, network, seeded
 
 FLAVOURS = [(0, "planar"), (16, "planar"), (3, "matrix_planar")]
 
@@ -30,23 +43,56 @@ def test_a_float64_network_survives_the_trip(tmp_path):
     assert loaded.posterior.dtype == torch.float64
 
 
-class Other(Architecture):
-    """A network that is no MLP."""
-
-    shapes, num_inputs = ((3, 12),), 12
-
-    def forward(self, apply, x):
-        return apply(0, x)
-
-    def __str__(self):
-        return "one layer"
+def own():
+    """A user's module: a convolution without bias, a deterministic layer, the head."""
+    return nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, 3))
 
 
-def test_a_network_that_the_format_cannot_hold_is_refused(tmp_path):
-    posterior = network(sizes=(12, 3)).posterior
-    with pytest.raises(ValueError, match="network: the file format holds an MLP, not a network of one layer"):
-        save_weights(tmp_path / "w", BayesianNetwork(Other(), posterior))
-    assert not (tmp_path / "w").exists()
+def own_network(num_flows=0, flow="planar"):
+    architecture = ModuleArchitecture(own(), (1, 4, 4), 3, "my_net.py:make", ("2",))
+    shift, scale = torch.rand(2, 16, generator=seeded(1))
+    return initial_network(architecture, 0.1, seeded(2), num_flows, flow, Normalization(shift, scale))
+
+
+@pytest.mark.parametrize(("num_flows", "flow"), FLAVOURS)
+def test_a_users_network_survives_the_trip_with_its_fixed_layers_and_normalization(tmp_path, num_flows, flow):
+    written = own_network(num_flows, flow)
+    written.fixed.get_submodule("2").weight.data.add_(torch.rand(8, generator=seeded(3)))
+    save_weights(tmp_path / "w", written)
+    read, about = load_weights(tmp_path / "w", network=own())
+    assert about["network"] == "my_net.py:make"
+    x = torch.rand(5, 16, generator=seeded(4))
+    w, log_q = written.posterior.rsample_and_log_prob(2, seeded(5))
+    torch.testing.assert_close(read.posterior.log_prob(w), log_q, rtol=1e-4, atol=1e-4)
+    outputs = [forward_drawn(n.architecture, n.layers(w), n.normalization(x)) for n in (written, read)]
+    assert torch.equal(*outputs)
+
+
+def test_a_users_network_is_read_by_no_one_who_does_not_name_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_net.py").write_text("raise SystemExit('executed')")
+    save_weights(tmp_path / "w", own_network())
+    for name in (None, "mlp", "lenet"):
+        with pytest.raises(WeightsError, match=r"network=my_net.py:make, and no code is run .*; name it yourself"):
+            load_weights(tmp_path / "w", network=name)
+    other = nn.Sequential(nn.Conv2d(1, 2, 2, bias=False), nn.Flatten(), nn.LayerNorm(18), nn.Linear(18, 3))
+    with pytest.raises(WeightsError, match="holds kernels of"):
+        load_weights(tmp_path / "w", network=other)
+
+
+def test_lenet_and_other_normalizations_survive_the_trip(tmp_path):
+    for architecture, normalization in (
+        (lenet((1, 16, 16), 3), None),
+        (TOY, Normalization(scale=0.5)),
+        (TOY, Normalization(torch.arange(12.0), torch.arange(1.0, 13.0))),
+    ):
+        written = initial_network(architecture, 0.1, seeded(2), normalization=normalization)
+        save_weights(tmp_path / "w", written)
+        read, _ = load_weights(tmp_path / "w")
+        x = torch.rand(4, architecture.num_inputs, generator=seeded(3))
+        assert torch.equal(read.normalization(x), written.normalization(x))
+        assert torch.equal(read.posterior.mean, written.posterior.mean)
+        assert read.architecture.layers == architecture.layers
 
 
 @pytest.fixture
@@ -132,3 +178,159 @@ def test_a_value_changed_with_a_sound_header_is_refused(saved):
     saved.write_bytes(content)
     with pytest.raises(WeightsError, match="its checksum is not that of its content"):
         load_weights(saved)
+
+
+def rewritten(path, tensors=None, **metadata):
+    """Change a file's metadata and tensors, and give it a sound checksum; None takes one away."""
+    with safe_open(path, "pt") as file:
+        layout = {key: json.loads(value) for key, value in file.metadata().items() if key != "sha256"}
+        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    kept = {key: value for key, value in {**layout, **metadata}.items() if key not in metadata or value is not None}
+    layout = {key: json.dumps(value) for key, value in kept.items()}
+    held = {name: value for name, value in {**held, **(tensors or {})}.items() if value is not None}
+    save_file(held, path, {**layout, "sha256": weights_file._checksum(layout, held)})
+
+
+FORGED = {  # of the user's own network: tensors, metadata, and the words
+    "kernels of other sizes": ({}, {"kernels": [[2, 1, 3, 3], [3, 9]]}, "holds kernels of [(2, 1, 3, 3), (3, 9)], "),
+    "fewer kernels": ({}, {"kernels": [[3, 8]]}, "holds kernels of [(3, 8)], "),
+    "no kernels": ({}, {"kernels": []}, "the layout in its metadata is damaged"),
+    "kernels that are none": ({}, {"kernels": "x"}, "the layout in its metadata is damaged"),
+    "kernels left out": ({}, {"kernels": None}, "the layout in its metadata is damaged"),
+    "endless kernels": ({}, {"kernels": [[2, 1, 3, 3], [float("inf"), 8]]}, "the layout in its metadata is damaged"),
+    "no outputs": ({}, {"kernels": [[2, 1, 3, 3], [0, 8]]}, "the layout in its metadata is damaged"),
+    "no inputs": ({}, {"input_shape": [1, 0, 4]}, "the layout in its metadata is damaged"),
+    "inputs left out": ({}, {"input_shape": None}, "the layout in its metadata is damaged"),
+    "inputs beyond any memory": ({}, {"input_shape": [1, 10**6, 10**6]}, "the layout in its metadata is damaged"),
+    "outputs beyond any memory": ({}, {"kernels": [[2, 1, 3, 3], [10**9, 8]]}, "the layout in its metadata is damaged"),
+    "a number for the deterministic": ({}, {"deterministic": 3}, "the layout in its metadata is damaged"),
+    "no fixed tensor": ({"fixed.2.bias": None}, {}, "the weights of its deterministic layers are not those of"),
+    "another fixed tensor": ({"fixed.3.bias": torch.zeros(3)}, {}, "the weights of its deterministic layers are"),
+    "a fixed tensor of another size": ({"fixed.2.bias": torch.zeros(9)}, {}, "the weights of its deterministic layers"),
+    "a fixed tensor that is not finite": ({"fixed.2.bias": torch.full((8,), torch.nan)}, {}, "not finite"),
+    "a shift of another size": ({"normalization.shift": torch.zeros(15)}, {}, "its normalization does not fit its"),
+    "a scale of another size": ({"normalization.scale": torch.ones(2, 8)}, {}, "its normalization does not fit its"),
+    "a scale that is not finite": ({"normalization.scale": torch.full((16,), torch.inf)}, {}, "not finite"),
+    "a shift without a scale": ({"normalization.scale": None}, {}, "its normalization does not fit its inputs"),
+    "words as scale": ({"normalization.scale": None}, {"scale": "1"}, "the layout in its metadata is damaged"),
+    "an endless scale": (
+        {"normalization.scale": None},
+        {"scale": float("inf")},
+        "the layout in its metadata is damaged",
+    ),
+    "a scale beyond floats": ({"normalization.scale": None}, {"scale": 10**400}, "the layout in its metadata"),
+    "a posterior of another size": ({"mean": torch.zeros(44)}, {}, "do not have the shape that its layout"),
+    "a tensor too many": ({"extra": torch.zeros(44)}, {}, "do not have the shape that its layout"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_forged_files_of_users_networks_are_refused(tmp_path, kind):
+    tensors, metadata, words = FORGED[kind]
+    path = tmp_path / "w"
+    save_weights(path, own_network())
+    rewritten(path)
+    load_weights(path, network=own())
+    rewritten(path, tensors, **metadata)
+    with pytest.raises(WeightsError) as error:
+        load_weights(path, network=own())
+    assert words in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"input_shape": [1, 3000, 3000]},
+        {"input_shape": [10**6, 16, 16]},
+        {"kernels": [[20, 1, 5, 5], [50, 20, 5, 5], [500, 50], [10**6, 500]]},
+    ],
+    ids=["pixels", "channels", "outputs"],
+)
+def test_a_lenet_larger_than_its_file_is_refused_before_it_is_made(tmp_path, monkeypatch, claim):
+    path = tmp_path / "w"
+    save_weights(path, initial_network(lenet((1, 16, 16), 3), 0.1, seeded(1)))
+    load_weights(path)
+    rewritten(path, **claim)
+    monkeypatch.setattr(weights_file, "build", lambda *_: pytest.fail("it was made"))
+    with pytest.raises(WeightsError, match="the layout in its metadata is damaged"):
+        load_weights(path)
+
+
+def test_a_file_under_another_name_is_not_the_users_network(tmp_path):
+    """A name that means something here does not make a file run, nor a user's network an MLP."""
+    path = tmp_path / "w"
+    save_weights(path, own_network())
+    for name in ("mlp", "resnet", f"{tmp_path / 'trap.py'}:make"):
+        rewritten(path, network=name)
+        (tmp_path / "trap.py").write_text("raise SystemExit('executed')")
+        with pytest.raises(WeightsError, match="no code is run because a file names it"):
+            load_weights(path)
+
+
+def test_a_file_and_a_function_that_are_named_again_are_run(tmp_path):
+    text = "from torch import nn\n\ndef make(input_shape, num_outputs):\n    assert input_shape == (1, 4, 4)\n"
+    text += "    parts = nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, num_outputs)\n"
+    (tmp_path / "my_net.py").write_text(text + "    return nn.Sequential(*parts)\n")
+    written = own_network()
+    save_weights(tmp_path / "w", written)
+    read, _ = load_weights(tmp_path / "w", network=f"{tmp_path / 'my_net.py'}:make")
+    assert torch.equal(read.posterior.mean, written.posterior.mean)
+    assert read.architecture.deterministic == ("2",)
+    torch.testing.assert_close(read.fixed.state_dict(), written.fixed.state_dict(), rtol=0, atol=0)
+
+
+def test_reading_leaves_the_network_that_is_given_as_it_was(tmp_path):
+    written = own_network()
+    written.fixed.get_submodule("2").weight.data.add_(1.0)
+    save_weights(tmp_path / "w", written)
+    given = ModuleArchitecture(own(), (1, 4, 4), 3, deterministic=("2",))
+    read, _ = load_weights(tmp_path / "w", network=given)
+    assert read.fixed.get_parameter("2.weight").tolist() == [2.0] * 8
+    assert given.fixed.get_parameter("2.weight").tolist() == [1.0] * 8
+
+
+@pytest.mark.parametrize("kind", ["MLP", "module without deterministic layers", "LeNet, standardised"])
+def test_replicas_survive_the_trip(tmp_path, kind):
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.Linear(8, 3))
+    architecture, given, normalization = {
+        "MLP": (TOY, None, None),
+        "module without deterministic layers": (ModuleArchitecture(module, (1, 4, 4), 3), module, None),
+        "LeNet, standardised": (lenet((1, 16, 16), 2), None, Normalization(torch.zeros(256), torch.ones(256))),
+    }[kind]
+    parts = [initial_network(architecture, 0.1, seeded(s), normalization=normalization) for s in (1, 2, 3)]
+    save_weights(tmp_path / "w", BayesianNetwork.stacked(parts))
+    read, about = load_weights(tmp_path / "w", network=given)
+    assert read.num_replicas == about["num_replicas"] == 3
+    for part, replica in zip(parts, read.replicas(), strict=True):
+        assert torch.equal(part.posterior.mean, replica.posterior.mean)
+        x = torch.rand(2, architecture.num_inputs, generator=seeded(4))
+        assert torch.equal(part.normalization(x), replica.normalization(x))
+
+
+def test_what_a_likelihood_has_learnt_survives_the_trip(tmp_path):
+    save_weights(tmp_path / "w", network(1), likelihood={"log_std": torch.tensor([0.5])})
+    read, about = load_weights(tmp_path / "w")
+    assert about["likelihood"]["log_std"].tolist() == [0.5]
+    assert read.posterior.dim == network(1).posterior.dim
+
+
+def test_a_float64_network_of_a_user_survives_the_trip(tmp_path):
+    written = own_network().double()
+    save_weights(tmp_path / "w", written)
+    read, _ = load_weights(tmp_path / "w", network=own())
+    x = torch.rand(4, 16, generator=seeded(1)).double()
+    outputs = [forward_drawn(n.architecture, n.centre_layers(), n.normalization(x)) for n in (written, read)]
+    assert outputs[1].dtype == torch.float64
+    assert torch.equal(*outputs)
+
+
+def test_an_mlp_on_pixels_is_written_as_it_always_was(tmp_path):
+    """Older versions read it."""
+    for name, saved_network in (("plain", network(1)), ("flows", network(1, 3))):
+        save_weights(tmp_path / name, saved_network)
+        with safe_open(tmp_path / name, "pt") as file:
+            assert json.loads(file.metadata()["format"]) == "bbb-weights-2"
+            assert {*file.metadata()} == {"format", "sizes", "num_replicas", "flow", "num_flows", "sha256"}
+            assert {*file.keys()} == {*saved_network.posterior.state_dict()}

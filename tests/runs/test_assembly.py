@@ -20,8 +20,8 @@ def test_fraction_never_cuts_validation_or_test():
     assert len(part.train) == pytest.approx(0.1 * len(whole.train), abs=10)
 
 
-def test_digits_are_kept_in_every_part():
-    made = assemble(digits=[7, 3])
+def test_classes_are_kept_in_every_part():
+    made = assemble(classes=[7, 3])
     for split in (made.task.train, made.task.validation, made.task.test):
         assert set(split.labels.tolist()) == {0, 1}
     assert made.architecture.sizes == (64, 16, 2)
@@ -97,13 +97,13 @@ def test_a_run_trains_on_what_was_assembled_and_loads_nothing_more(in_tmp, loads
 
 
 def test_transfer_loads_the_test_set_of_the_source_and_nothing_more(in_tmp, loads):
-    tasks.run(in_tmp, digits=[0, 1, 2, 3, 4])
+    tasks.run(in_tmp, classes=[0, 1, 2, 3, 4])
     pretrained = str(in_tmp / "weights.safetensors")
     loads.clear()
-    made = assemble(digits=[5, 6, 7, 8, 9], pretrained=pretrained, prior="posterior", prior_inflation="auto")
+    made = assemble(classes=[5, 6, 7, 8, 9], pretrained=pretrained, prior="posterior", prior_inflation="auto")
     assert loads == ["digits8x8"] * 2
     runs.run(made)
     assert loads == ["digits8x8"] * 2
     assert made.source.test.images.shape[1] == 64
-    assert assemble(digits=[5, 6, 7, 8, 9], pretrained=pretrained).source.test is None
+    assert assemble(classes=[5, 6, 7, 8, 9], pretrained=pretrained).source.test is None
     assert loads == ["digits8x8"] * 3

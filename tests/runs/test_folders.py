@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from bbb import runs
-from bbb.runs import RESULTS, ResultsError, open_run
+from bbb.runs import RESULTS, ResultsError, Settings, open_run
 from bbb.system import LOCK, BusyError, lock
-from tests.tasks import REPOSITORY
+from tests.tasks import DEFAULT, REPOSITORY
+
+SINCE = {  # keys that came with classes
+    *("network", "deterministic", "classes", "normalization", "pixel_scale", "likelihood", "noise_std", "learn_noise")
+}
 
 
 def finished_run(folder, text, status="COMPLETED", **config):
@@ -98,15 +102,15 @@ def test_missing_weights_tell_what_there_is(in_tmp):
 
 
 def test_runs_are_found_by_configuration(tmp_path):
-    finished_run(tmp_path / "a" / "2", "", seed=2, digits=[0, 1])
-    finished_run(tmp_path / "a" / "10", "", seed=3, digits=[0, 1])
-    finished_run(tmp_path / "a" / "1", "", seed=1, digits=[0, 1])
-    finished_run(tmp_path / "b" / "1", "", status="FAILED", seed=1, digits=[2, 3])
+    finished_run(tmp_path / "a" / "2", "", seed=2, classes=[0, 1])
+    finished_run(tmp_path / "a" / "10", "", seed=3, classes=[0, 1])
+    finished_run(tmp_path / "a" / "1", "", seed=1, classes=[0, 1])
+    finished_run(tmp_path / "b" / "1", "", status="FAILED", seed=1, classes=[2, 3])
     (tmp_path / "b" / "2").mkdir()
     (tmp_path / "b" / "2" / "run.json").write_text("{half")
     assert [run.folder.name for run in runs.find_runs(tmp_path / "a")] == ["1", "2", "10"]
-    assert [run.config["seed"] for run in runs.find_runs(tmp_path, digits=(0, 1))] == [1, 2, 3]
-    (run,) = runs.find_runs(tmp_path, seed=1, digits=(2, 3))
+    assert [run.config["seed"] for run in runs.find_runs(tmp_path, classes=(0, 1))] == [1, 2, 3]
+    (run,) = runs.find_runs(tmp_path, seed=1, classes=(2, 3))
     assert run.status == "FAILED"
     assert run.result == {"test_error": 1.0}
 
@@ -120,12 +124,12 @@ def unfinished_run(folder, **config):
 
 def test_the_last_unfinished_run_is_found_with_its_configuration_only(tmp_path):
     for number, status in {"1": "FAILED", "2": "INTERRUPTED", "3": "COMPLETED"}.items():
-        folder = finished_run(tmp_path / number, "", status=status, seed=1, digits=[0, 1])
+        folder = finished_run(tmp_path / number, "", status=status, seed=1, classes=[0, 1])
         if status != "COMPLETED":
             (folder / runs.CHECKPOINT).touch()
-    assert runs.find_unfinished(tmp_path, {"seed": 1, "digits": (0, 1)}).name == "2"
+    assert runs.find_unfinished(tmp_path, {"seed": 1, "classes": (0, 1)}).name == "2"
     with pytest.raises(ResultsError, match=r"2 was started with another configuration: seed=2 \(was 1\)$"):
-        runs.find_unfinished(tmp_path, {"seed": 2, "digits": [0, 1]})
+        runs.find_unfinished(tmp_path, {"seed": 2, "classes": [0, 1]})
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -133,7 +137,30 @@ def test_a_run_of_a_version_in_which_resume_was_a_key_is_found(tmp_path, resume)
     folder = unfinished_run(tmp_path / "1", seed=1, resume=resume)
     assert runs.find_unfinished(tmp_path, {"seed": 1}) == folder
     (run,) = runs.find_runs(tmp_path)
-    assert run.config == {"seed": 1}
+    assert run.config == runs.modernised({"seed": 1})
+    assert "resume" not in run.config
+    assert run.config["seed"] == 1
+
+
+def test_a_run_of_a_version_in_which_classes_were_digits_is_found(tmp_path):
+    """It did what the defaults of today do: the keys that have come since then say so."""
+    old = {key: value for key, value in DEFAULT.items() if key not in SINCE}
+    folder = finished_run(tmp_path / "a" / "1", "", status="COMPLETED", **old, digits=[*range(10)], resume=False)
+    some = finished_run(tmp_path / "a" / "2", "", status="COMPLETED", **old, digits=[5, 6])
+    all_of_them, two = runs.find_runs(tmp_path)
+    assert all_of_them.config == DEFAULT
+    assert two.config == {**DEFAULT, "classes": [5, 6]}
+    assert [run.folder for run in runs.find_runs(tmp_path, classes=(5, 6))] == [some]
+    assert [run.folder for run in runs.find_runs(tmp_path, classes=None)] == [folder]
+    assert Settings.from_config(two.config).classes == (5, 6)
+
+
+def test_an_unfinished_run_of_a_version_in_which_classes_were_digits_is_found(tmp_path):
+    old = {key: value for key, value in DEFAULT.items() if key not in SINCE}
+    folder = unfinished_run(tmp_path / "1", **old, digits=[*range(10)], resume=False)
+    assert runs.find_unfinished(tmp_path, DEFAULT) == folder
+    with pytest.raises(ResultsError, match=r"another configuration: classes=\[0, 1\] \(was None\)$"):
+        runs.find_unfinished(tmp_path, {**DEFAULT, "classes": [0, 1]})
 
 
 def test_nothing_to_resume(tmp_path):

@@ -44,8 +44,8 @@ def test_training_on_everything(in_tmp):
 def test_transfer_with_auto_resumes_bit_identical_without_choosing_again(in_tmp):
     source = in_tmp / "results" / "a"
     source.mkdir(parents=True)
-    tasks.run(source, digits=[0, 1, 2, 3, 4], num_epochs=1, experiment_name="a")
-    target = {"digits": [5, 6, 7, 8, 9], "pretrained": "a", "prior": "posterior", "prior_inflation": "auto"}
+    tasks.run(source, classes=[0, 1, 2, 3, 4], num_epochs=1, experiment_name="a")
+    target = {"classes": [5, 6, 7, 8, 9], "pretrained": "a", "prior": "posterior", "prior_inflation": "auto"}
     choices, (whole_folder, parts_folder) = [], (in_tmp / "whole", in_tmp / "parts")
     for folder in (whole_folder, parts_folder):
         folder.mkdir()

@@ -1,5 +1,6 @@
 """A run of R replicas: its files, its scores, and what it refuses."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,22 @@ def test_a_run_scores_each_replica_and_their_ensemble(tmp_path):
             assert value == pytest.approx(getattr(single, name), rel=1e-2)
     assert result.test_nll < sum(single.test_nll for single in alone) / 3  # Jensen's inequality
     assert result.elbo == pytest.approx(sum(single.elbo for single in alone) / 3, rel=1e-3)
+
+
+def test_replicas_on_numbers_are_scored_each_and_as_one_mixture(tmp_path):
+    """With a noise that is given: one that is learnt is shared."""
+    noise = np.random.default_rng(1)
+    x, error = noise.normal(size=(200, 3)), 0.3 * noise.normal(size=200)
+    y = x.sum(1) + error
+    np.savez(tmp_path / "numbers.npz", x_train=x[:150], y_train=y[:150], x_test=x[150:], y_test=y[150:])
+    changes = {"dataset": str(tmp_path / "numbers.npz"), "likelihood": "gaussian", "noise_std": 0.4, "split_seed": 1}
+    result = run(num_replicas=2, seed=1, **changes)
+    alone = [run(seed=seed, **changes) for seed in (1, 2)]
+    for replica, single in zip(result.replicas, alone, strict=True):
+        for name, value in replica.items():
+            assert value == pytest.approx(getattr(single, name), rel=1e-2)
+    assert result.test_nll < sum(single.test_nll for single in alone) / 2
+    assert result.test_rmse < sum(single.test_rmse for single in alone) / 2
 
 
 def test_replicas_are_no_source(tmp_path):

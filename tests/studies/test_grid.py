@@ -26,7 +26,7 @@ def recorded(folder, job, status="COMPLETED", source=None, **changes):
 
 
 def test_a_grid_is_the_product_of_its_lists():
-    lists = {"beta_type": ["blundell", "none"], "digits": [[0, 1], [2, 3]], "seed": [1, 2, 3]}
+    lists = {"beta_type": ["blundell", "none"], "classes": [[0, 1], [2, 3]], "seed": [1, 2, 3]}
     combinations = grid.expand(grid.check_grid(lists))
     assert [tuple(each.values()) for each in combinations] == list(itertools.product(*lists.values()))
     assert all(list(each) == list(lists) for each in combinations)
@@ -81,7 +81,7 @@ def test_completed_runs_are_found_by_configuration_and_not_by_name(in_tmp):
     (recorded(RESULTS / "default" / "3", wanted[3]) / runs.WEIGHTS).unlink()
     recorded(RESULTS / "default" / "4", wanted[4], lr=0.25)
     recorded(RESULTS / "default" / "5", wanted[5], rotation=30.0)
-    recorded(RESULTS / "default" / "6", wanted[5], digits="damaged", seed={"a": []})
+    recorded(RESULTS / "default" / "6", wanted[5], classes="damaged", seed={"a": []})
     found = grid.find_completed(wanted)
     assert {each.config["seed"]: run.folder.parent.name for each, run in found.items()} == {1: "other", 5: "default"}
     assert list(found) == [wanted[0], wanted[5]]
@@ -106,3 +106,24 @@ def test_a_source_comes_before_what_starts_from_it_and_once():
     source = job()
     first, second = job(source), job(source)
     assert list(grid.in_order([first, second, source, first])) == [source, first, second]
+
+
+def test_a_completed_run_of_a_version_in_which_classes_were_digits_is_not_made_again(in_tmp):
+    since = ("classes", "network", "deterministic", "normalization", "pixel_scale", "likelihood", "noise_std")
+    wanted = [
+        job(seed=1),
+        job(seed=2, classes=[5, 6]),
+        job(seed=3, network="lenet"),
+        job(seed=4, likelihood="gaussian"),
+    ]
+    for number, each in enumerate(wanted, start=1):
+        digits = each.config["classes"] or [*range(10)]
+        folder = recorded(RESULTS / "default" / str(number), each, digits=digits, resume=False)
+        config = json.loads((folder / "config.json").read_text())
+        old = {key: value for key, value in config.items() if key not in (*since, "learn_noise")}
+        (folder / "config.json").write_text(json.dumps(old))
+    assert list(grid.find_completed(wanted)) == wanted[:2]
+
+
+def test_digits_in_a_grid_are_classes():
+    assert grid.check_grid({"digits": [[0, 1], [2, 3]]}) == {"classes": [[0, 1], [2, 3]]}

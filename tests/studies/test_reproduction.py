@@ -50,14 +50,14 @@ def test_the_arms_of_a_figure_differ_in_what_it_compares_and_nothing_else(plots,
 def test_the_arms_of_transfer_are_trained_alike_on_the_same_images(plots):
     arms = plots["transfer_results"].arms
     assert sorted({arm.fraction for arm in arms}) == [0.01, 0.1, 0.5, 1.0]
-    keys = ("digits", "fraction", "num_epochs", "steps_per_epoch", "temperature", "input_dropout", "lr", "num_hidden")
+    keys = ("classes", "fraction", "num_epochs", "steps_per_epoch", "temperature", "input_dropout", "lr", "num_hidden")
     for arm, jobs in arms.items():
         for job, baseline in zip(jobs, arms[Arm("from scratch", arm.fraction)], strict=False):
             assert job.config["seed"] == baseline.config["seed"]
             if arm.name == "transfer":
                 assert {key: job.config[key] for key in keys} == {key: baseline.config[key] for key in keys}
             if arm.name != "from scratch":
-                assert job.source.config["digits"] == [0, 1, 2, 3, 4]
+                assert job.source.config["classes"] == [0, 1, 2, 3, 4]
                 assert job.source.config["seed"] == job.config["seed"]
 
 
@@ -132,6 +132,15 @@ def test_a_figure_is_drawn_again_from_its_file_to_the_last_bit(plots, tmp_path, 
     path.unlink()
     assert reproduction.redraw(plot, tmp_path)
     assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_figures_of_this_repository_are_drawn_again_from_their_files(tmp_path, name):
+    """Also from files of earlier versions, whose configurations lack keys of today and call the classes digits."""
+    shutil.copy(REPOSITORY / "figs" / f"{name}.json", tmp_path)
+    (plot,) = (plot for plot in reproduction.plots(False, CONFIGS) if plot.name == name)
+    assert reproduction.redraw(plot, tmp_path)
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def shrink(patch):

@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from bbb.data import to_float
 from bbb.distributions import NoiseTable, scale_mixture_prior
 from bbb.inference import Step
 from bbb.system import ALONE, joined
@@ -34,7 +33,7 @@ def gradients(split, group, table=None):
     step = Step(trained, THREE_CLASSES, prior, PLAN, [seeded(2)], split, optimizer, group)
     if table is not None:
         step.tables = [table(seeded(2), 16, trained.posterior.dim, group)]
-    cost, measured = step.gradient(to_float(split.images), split.labels, 0.3)
+    cost, measured = step.gradient(split.images, split.labels, 0.3)
     return [p.grad for p in parameters], cost, measured
 
 

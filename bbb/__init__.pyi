@@ -1,0 +1,3 @@
+from .runs import Posterior as Posterior
+from .runs import fit as fit
+from .runs import load as load

@@ -1,0 +1,174 @@
+"""Train a posterior over one's own network and data, from Python, without configuration or Sacred."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from bbb.data import Normalization, Split, standardization
+from bbb.distributions import WeightDistribution, gaussian_prior
+from bbb.inference import Categorical, Epoch, Estimator, GaussianNoise, Likelihood, Plan, Streams, Training
+from bbb.networks import Architecture, ModuleArchitecture, initial_network
+from bbb.runs.folders import CHECKPOINT, WEIGHTS
+from bbb.runs.posterior import Posterior
+from bbb.runs.progress import Progress, describe, load_progress
+from bbb.system import InputError
+
+Array = NDArray[np.generic] | Tensor
+
+
+def fit(
+    network: nn.Module | Architecture,
+    x: Array,
+    y: Array,
+    *,
+    validation: tuple[Array, Array] | None = None,
+    prior: WeightDistribution | float = 1.0,
+    likelihood: Likelihood | None = None,
+    deterministic: tuple[str, ...] = (),
+    num_epochs: int = 20,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    temperature: float = 1.0,
+    estimator: Estimator = "local",
+    num_samples: int = 1,
+    init_std: float = 0.02,
+    seed: int = 1,
+    device: str | torch.device = "cpu",
+    folder: str | Path | None = None,
+    show_progress: bool = True,
+) -> Posterior:
+    """Train a posterior over the weights of a network by Bayes by Backprop.
+
+    Means start as a ReLU network's weights do (He et al. 2015). Bytes are divided by 126, as in Blundell et al. 2015;
+    floats are standardised.
+
+    Args:
+        network: an ordinary module of Linear and Conv2d layers, or an :class:`bbb.networks.Architecture`.
+        x: inputs ``(N, ...)``: bytes, or floats.
+        y: classes ``(N,)`` counted from 0, or numbers ``(N,)`` or ``(N, C)``.
+        validation: inputs and labels to score after each epoch.
+        prior: p(w): a distribution, such as ``posterior.as_prior()``, at whose centre training then starts; or the
+            standard deviation of a Gaussian at zero.
+        likelihood: p(y | outputs); by default categorical for classes; for numbers Gaussian, with a noise that is
+            learnt.
+        deterministic: names of layers of a module that are not to be Bayesian.
+        num_epochs: passes over the data.
+        batch_size: examples per step.
+        lr: Adam's learning rate, which a cosine takes to 0.
+        temperature: weight of the KL; 1 is the ELBO.
+        estimator: ``local`` (noise on the activations) or ``weights`` (draws of the weights).
+        num_samples: S, draws per step.
+        init_std: standard deviation of every weight's posterior at the start.
+        seed: of everything random.
+        device: where to compute.
+        folder: where a checkpoint is saved after each epoch, and weights and log in the end. A training that was
+            stopped there goes on from its checkpoint. None saves nothing.
+        show_progress: whether to show a bar with the time left.
+
+    Raises:
+        bbb.system.InputError: the data or the network cannot be used; the message says why.
+        bbb.inference.DivergedError: the loss became NaN or infinite.
+    """
+    if estimator not in get_args(Estimator):
+        raise InputError(f"estimator={estimator}: must be one of {', '.join(get_args(Estimator))}")
+    if not isinstance(prior, WeightDistribution) and not prior > 0:
+        raise InputError(f"prior={prior}: must be a distribution or a standard deviation above 0")
+    place = torch.device(device)
+    train = _split(x, y).to(place)
+    held_out = _split(*validation).to(place) if validation is not None else None
+    if likelihood is None:
+        likelihood = _default_likelihood(train)
+    architecture: Architecture
+    if isinstance(network, Architecture):
+        architecture = network.copy()
+    else:
+        architecture = ModuleArchitecture(network, train.input_shape, likelihood.num_outputs, "module", deterministic)
+    takes_bytes = train.images.dtype == torch.uint8
+    normalization = Normalization() if takes_bytes else standardization(train.images, train.input_shape)
+    start = initial_network(
+        architecture, init_std, torch.Generator().manual_seed(seed), normalization=normalization
+    ).to(place)
+    if isinstance(prior, WeightDistribution):
+        start = start.with_posterior(prior.narrowed(init_std).requires_grad_(True)).to(place)
+        p = prior.to(place)
+    else:
+        p = gaussian_prior(start.posterior.dim, prior, place)
+    plan = Plan(
+        num_epochs=num_epochs,
+        steps_per_epoch=1,
+        batch_size=batch_size,
+        num_samples=num_samples,
+        num_validation_samples=5,
+        lr=lr,
+        lr_schedule="cosine",
+        optimizer="adam",
+        beta_type="standard",
+        temperature=temperature,
+        input_dropout=0.0,
+        estimator=estimator,
+        noise_reuse=1,
+        precision="float32",
+        cuda_graph=False,
+    )
+    order, weights = (torch.Generator(where).manual_seed(seed + 1) for where in ("cpu", place))
+    streams = Streams(order, weights, validation_seed=seed)
+    process = Training(start, likelihood.to(place), p, train, held_out, plan, streams)
+    saved_in = Path(folder) if folder is not None else None
+    _train(process, saved_in, show_progress)
+    posterior = Posterior(start, likelihood, takes_bytes=takes_bytes)
+    if saved_in is not None:
+        posterior.save(saved_in / WEIGHTS)
+        (saved_in / CHECKPOINT).unlink(missing_ok=True)
+    return posterior
+
+
+def _train(process: Training, folder: Path | None, show_progress: bool) -> None:
+    """Train with a bar, from a checkpoint if there is one."""
+    progress = Progress(process, folder, {"prior_inflation": 1.0, "source": None}, minutes=5.0)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / CHECKPOINT).exists():
+            progress.restore(load_progress(folder, process.train.labels.device))
+    with tqdm(total=process.num_steps, unit=" steps", disable=None if show_progress else True) as bar:
+
+        def on_step(step: int, num_steps: int) -> None:
+            bar.update(step - bar.n)
+
+        def on_epoch(epoch: Epoch) -> None:
+            bar.set_postfix_str(describe(epoch, process.plan.num_epochs).split(" | ", 1)[1].rsplit(" | ", 1)[0])
+
+        progress.train(on_epoch, on_step)
+
+
+def _split(x: Array, y: Array) -> Split:
+    """Check and flatten a user's data."""
+    inputs, labels = torch.as_tensor(x), torch.as_tensor(y)
+    if inputs.ndim < 2 or len(inputs) != len(labels) or len(inputs) == 0:
+        shapes = tuple(inputs.shape), tuple(labels.shape)
+        raise InputError(f"x, y: have shapes {shapes[0]} and {shapes[1]}; must be (N, ...) and (N,) or (N, C)")
+    if not inputs.is_floating_point():
+        if inputs.min() < 0 or inputs.max() > 255:
+            raise InputError("x: whole numbers must be bytes, 0..255; give floats otherwise")
+        inputs = inputs.to(torch.uint8)
+    else:
+        inputs = inputs.float()
+    labels = labels.float() if labels.is_floating_point() else labels.long()
+    for name, values in (("x", inputs), ("y", labels)):
+        if values.is_floating_point() and not values.isfinite().all():
+            raise InputError(f"{name}: holds values that are not finite")
+    if not labels.is_floating_point() and (labels.ndim != 1 or labels.min() < 0):
+        raise InputError("y: classes must be (N,), counted from 0")
+    shape: Any = tuple(inputs.shape[1:]) if inputs.ndim != 3 else (1, *inputs.shape[1:])
+    return Split(inputs.flatten(1), labels, shape)
+
+
+def _default_likelihood(train: Split) -> Likelihood:
+    if train.has_classes:
+        return Categorical(int(train.labels.max()) + 1)
+    num_outputs = 1 if train.labels.ndim == 1 else train.labels.shape[1]
+    return GaussianNoise(num_outputs, max(float(train.labels.std()), 1e-6), is_learnt=True)

@@ -1,0 +1,193 @@
+"""A posterior from Python: trained on one's own module and tensors, loaded, asked, handed on."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bbb
+from bbb.networks import MLP, WeightsError, initial_network
+from bbb.runs import CHECKPOINT, WEIGHTS, NumberPrediction, Posterior, Prediction, fit
+from bbb.system import InputError
+from tests import tasks
+
+
+def images(num=64, seed=0):
+    """Bytes ``(N, 6, 6)`` whose class is the third that is bright, and the classes."""
+    labels = torch.arange(num) % 3
+    pixels = torch.randint(0, 60, (num, 6, 6), generator=tasks.seeded(seed), dtype=torch.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        image[:, 2 * label : 2 * label + 2] += 150
+    return pixels, labels
+
+
+def module():
+    with torch.random.fork_rng([]):
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+
+
+def trained(**changes):
+    how = {"num_epochs": 15, "batch_size": 16, "lr": 0.01, "temperature": 0.1, "prior": 0.3, "show_progress": False}
+    return bbb.fit(module(), *images(), **{**how, **changes})
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    return trained()
+
+
+def test_a_users_module_learns_and_is_scored(posterior):
+    scores = posterior.score(*images(seed=1))
+    assert scores.keys() == {"error", "nll", "brier", "ece"}
+    assert scores["error"] == 0.0
+
+
+@pytest.mark.parametrize("estimator", ["weights", "local"])
+def test_the_same_seed_is_the_same_posterior(estimator):
+    first, second = (trained(num_epochs=2, estimator=estimator) for _ in range(2))
+    other = trained(num_epochs=2, estimator=estimator, seed=2)
+    assert torch.equal(first.network.posterior.centre, second.network.posterior.centre)
+    assert not torch.equal(first.network.posterior.centre, other.network.posterior.centre)
+
+
+def test_entropy_is_the_sum_of_its_parts_and_labels_are_the_data_sets(posterior):
+    prediction = posterior.predict(images(seed=1)[0], num_samples=20)
+    assert isinstance(prediction, Prediction)
+    assert prediction.probs.shape == (64, 3)
+    torch.testing.assert_close(prediction.probs.sum(1), torch.ones(64))
+    torch.testing.assert_close(prediction.entropy, prediction.aleatoric + prediction.epistemic)
+    named = Posterior(posterior.network, posterior.likelihood, classes=(7, 8, 9)).predict(images(seed=1)[0])
+    assert named.labels.tolist() == (images(seed=1)[1] + 7).tolist()
+
+
+def test_bytes_floats_tensors_and_a_single_image_mean_the_same(posterior):
+    pixels = images(seed=1)[0]
+    expected = posterior.predict(pixels).probs
+    for same in (pixels.numpy(), pixels.flatten(1), pixels.unsqueeze(1), pixels / 255, (pixels / 255).double().numpy()):
+        torch.testing.assert_close(posterior.predict(same).probs, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(posterior.predict(pixels[5]).probs, expected[5:6], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (torch.zeros(4, 35), r"inputs: have shape \(4, 35\); must be \(N, ...\) with 36 numbers each"),
+        (torch.zeros(0, 36), "must be"),
+        (torch.full((2, 36), 2.0), r"floats must lie in 0..1"),
+        (torch.full((2, 36), math.nan), "not finite"),
+    ],
+)
+def test_other_inputs_are_refused(posterior, inputs, message):
+    with pytest.raises(InputError, match=message):
+        posterior.predict(inputs)
+
+
+def test_weights_of_a_layer(posterior):
+    assert posterior.names == ("0", "3")
+    weights = posterior.weights("0")
+    base = posterior.network.posterior
+    torch.testing.assert_close(weights.kernel_mean.flatten(), base.mean[:36].detach())
+    torch.testing.assert_close(weights.bias_std, base.log_std[36:40].detach().exp())
+    torch.testing.assert_close(weights.signal_to_noise, weights.kernel_mean.abs() / weights.kernel_std)
+    with pytest.raises(ValueError, match="name='1': there is no such layer; there are 0, 3"):
+        posterior.weights("1")
+
+
+def test_the_mean_of_deterministic_draws_is_the_prediction(posterior):
+    """Each draw, loaded into the module itself, predicts what the posterior averages."""
+    pixels = images(seed=1)[0]
+    probs = []
+    for state in posterior.draws(10, seed=4):
+        plain = module()
+        plain.load_state_dict(state)
+        probs.append(plain(pixels.unsqueeze(1) / 126).softmax(1))
+    expected = posterior.predict(pixels, num_samples=10, seed=4).probs
+    torch.testing.assert_close(torch.stack(probs).mean(0), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_saved_and_loaded_it_predicts_the_same(posterior, tmp_path):
+    posterior.save(tmp_path / "w.safetensors")
+    loaded = bbb.load(tmp_path / "w.safetensors", network=module())
+    assert torch.equal(loaded.predict(images()[0]).probs, posterior.predict(images()[0]).probs)
+    with pytest.raises(WeightsError, match="no code is run because a file names it; name it yourself"):
+        bbb.load(tmp_path / "w.safetensors")
+
+
+def test_a_stopped_training_goes_on_and_ends_as_one_never_stopped(tmp_path, monkeypatch):
+    whole = trained(num_epochs=4)
+    calls = itertools.count()
+
+    def stop_in_the_third_epoch(epoch, num_epochs):
+        if next(calls) == 4:  # a line for the log and one for the bar in each epoch
+            raise KeyboardInterrupt
+        return "a | b | c"
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bbb.runs.fitting.describe", stop_in_the_third_epoch)
+        patch.setattr("bbb.runs.progress.describe", stop_in_the_third_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            trained(num_epochs=4, folder=tmp_path)
+    assert (tmp_path / CHECKPOINT).is_file()
+    resumed = trained(num_epochs=4, folder=tmp_path)
+    assert torch.equal(resumed.network.posterior.centre, whole.network.posterior.centre)
+    assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, "log.txt"}
+
+
+def test_a_posterior_is_a_prior_in_one_line(posterior):
+    """Training that starts at a posterior and has hardly any data stays near it; from scratch it learns nothing."""
+    few = images(6, seed=2)
+    how = {"num_epochs": 3, "show_progress": False}
+    transferred = bbb.fit(module(), *few, prior=posterior.as_prior(floor=0.05), **how)
+    scratch = bbb.fit(module(), *few, prior=0.3, **how)
+    assert transferred.score(*images(seed=1))["nll"] < 0.5 * scratch.score(*images(seed=1))["nll"]
+
+
+def test_numbers_have_means_intervals_and_a_learnt_noise():
+    x = torch.linspace(-1, 1, 200).unsqueeze(1)
+    y = 2 * x.squeeze(1) + 0.2 * torch.randn(200, generator=tasks.seeded(5))
+    posterior = bbb.fit(
+        nn.Sequential(nn.Linear(1, 1)), x, y, num_epochs=150, batch_size=50, lr=0.02, show_progress=False
+    )
+    prediction = posterior.predict(x)
+    assert isinstance(prediction, NumberPrediction)
+    assert posterior.likelihood.noise_std == pytest.approx(0.2, rel=0.2)
+    assert posterior.score(x, y)["rmse"] < 0.25
+    torch.testing.assert_close(prediction.quantile(0.5), prediction.mean, atol=0.02, rtol=0)
+    inside = (y.unsqueeze(1) > prediction.quantile(0.05)) & (y.unsqueeze(1) < prediction.quantile(0.95))
+    assert 100 * inside.double().mean().item() == pytest.approx(posterior.score(x, y)["coverage_90"], abs=1.0)
+    assert (prediction.std > prediction.epistemic).all()
+
+
+def test_a_run_of_the_command_line_is_loaded_by_name(in_tmp):
+    folder = in_tmp / "results" / "mine"
+    folder.mkdir(parents=True)
+    tasks.run(folder, classes=[3, 7])
+    posterior = bbb.load("results/mine")
+    assert posterior.classes == (3, 7)
+    assert set(posterior.predict(np.zeros((5, 8, 8), dtype=np.uint8)).labels.tolist()) <= {3, 7}
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.zeros(4, 6), torch.zeros(3), "x, y: have shapes"),
+        (torch.full((4, 6), math.nan), torch.zeros(4), "x: holds values that are not finite"),
+        (torch.zeros(4, 6), torch.tensor([0, 1, -1, 0]), "classes must be"),
+    ],
+)
+def test_data_that_cannot_be_are_refused(x, y, message):
+    with pytest.raises(InputError, match=message):
+        fit(nn.Sequential(nn.Linear(6, 2)), x, y, show_progress=False)
+
+
+def test_replicas_are_one_ensemble():
+    from bbb.inference import Categorical
+    from bbb.networks import BayesianNetwork
+
+    members = [initial_network(MLP((36, 8, 3)), 0.1, tasks.seeded(seed)) for seed in (1, 2)]
+    ensemble = Posterior(BayesianNetwork.stacked(members), Categorical(3))
+    assert ensemble.predict(images()[0], num_samples=4).probs.shape == (64, 3)
