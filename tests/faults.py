@@ -374,7 +374,7 @@ FAULTS = [
         "runs/assembly.py",
         "architecture = self.architecture.copy()",
         "architecture = self.architecture",
-        "cli/test_networks_and_data.py runs",
+        "runs/test_assembly.py",
     ),
     Fault(
         "a network is run because a weights file names it",

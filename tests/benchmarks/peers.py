@@ -81,8 +81,13 @@ class Contender:
 
     def epochs(self, train: Split) -> Callable[[], object]:
         """Make a function that passes once over a training set."""
-        order = seeded(1)
-        return lambda: self.train(data.batches(train, PLAN.batch_size, order))
+        order, normalization = seeded(1), data.Normalization()
+
+        def batches() -> Iterator[Batch]:
+            for x, y in data.batches(train, PLAN.batch_size, order):
+                yield normalization(x), y
+
+        return lambda: self.train(batches())
 
     @torch.no_grad()
     def predict(self, images: Tensor, num_samples: int) -> Tensor:

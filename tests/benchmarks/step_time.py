@@ -86,17 +86,17 @@ def deterministic_run(
     train: Split, validation: Split | None, network: nn.Module | None = None, batch_size: int = PLAN.batch_size
 ) -> Callable[[], None]:
     """One epoch of an ordinary MLP with fused Adam, on the same batches; scored on the validation set, if any."""
-    network, generator = network or deterministic_mlp(), seeded(1)
+    network, generator, normalization = network or deterministic_mlp(), seeded(1), data.Normalization()
     optimizer = torch.optim.Adam(network.parameters(), lr=PLAN.lr, fused=True)
 
     def run() -> None:
         for x, y in data.batches(train, batch_size, generator):
             optimizer.zero_grad()
-            F.cross_entropy(network(x), y).backward()
+            F.cross_entropy(network(normalization(x)), y).backward()
             optimizer.step()
         if validation is not None:
             with torch.no_grad():
-                log_probs = network(data.Normalization()(validation.images)).log_softmax(1)
+                log_probs = network(normalization(validation.images)).log_softmax(1)
                 accuracy_and_nll(log_probs, validation.labels)
 
     return run

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import experiment
-from bbb import data
 from bbb.inference import Categorical
 from bbb.networks import MLP, initial_network, save_weights
 from tests.documentation import block_with, documented_commands
@@ -294,20 +293,10 @@ def test_there_are_documented_commands():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in experiment.NAMED if name != "transfer_naive"])  # shows what fails
 def test_named_configurations_learn_the_embedded_digits(in_tmp, name):
-    """At their full length; logistic regression has an error of about 3 % on these 360 images.
-
-    LeNet gets them with pixels of twice the size, as 16 x 16.
-    """
-    dataset = "large.npz" if name == "lenet" else "digits8x8"
-    if name == "lenet":
-        arrays = {}
-        for part, split in zip(("train", "test"), data.load("digits8x8"), strict=True):
-            images = split.images.view(-1, 8, 8).repeat_interleave(2, 1).repeat_interleave(2, 2)
-            arrays |= {f"x_{part}": images.numpy(), f"y_{part}": split.labels.numpy()}
-        np.savez(dataset, **arrays)
+    """At their full length; logistic regression has an error of about 3 % on these 360 images."""
     if name == "transfer":
         command("with", "domain_a", "dataset=digits8x8")
-    command("with", name, f"dataset={dataset}", "experiment_name=digits")
+    command("with", name, "dataset=digits8x8", "experiment_name=digits")
     result = json.loads((in_tmp / "results" / "digits" / "1" / "run.json").read_text())["result"]
     assert result["test_error"] < 4.0
     assert result["test_nll"] < 0.2

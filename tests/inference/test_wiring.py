@@ -14,6 +14,7 @@ from bbb.data import Normalization, Split
 from bbb.distributions import NoiseTable, Stacked, gaussian_prior, kl_divergence, scale_mixture_prior
 from bbb.inference import Categorical, GaussianNoise, Step, Training, elbo
 from bbb.networks import MLP, BayesianNetwork, forward_drawn, initial_network, num_weights
+from bbb.system import Group
 from tests.tasks import PLAN, THREE_CLASSES, TOY, network, seeded, streams
 
 MIXTURE = scale_mixture_prior(num_weights(TOY.layers), 0.5, 1.0, 0.1)
@@ -227,3 +228,24 @@ def test_elbo_averages_the_kl_over_all_draws_and_divides_by_n_once(toy_split):
     per_example, kl = elbo(trained, THREE_CLASSES, MIXTURE, toy_split, 4, seeded(3))
     assert kl == pytest.approx(sum(kls) / 4, rel=1e-9)
     assert per_example == pytest.approx((sum(log_likelihoods) - sum(kls)) / 4 / NUM, rel=1e-9)
+
+
+@pytest.mark.parametrize("num_outputs", [None, 2])
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_processes_share_out_the_examples_whatever_their_labels_are(num_replicas, num_outputs, toy_split):
+    """Each of three takes every third example of a minibatch of ten, with its labels, and all are taken once."""
+    step = training(toy_split, num_replicas=num_replicas).step
+    shape = (num_replicas, 10) if num_replicas > 1 else (10,)
+    number = torch.arange(10.0).expand(shape)
+    x, y = number.unsqueeze(-1).expand(*shape, 12), number
+    y = y if num_outputs is None else y.unsqueeze(-1).expand(*shape, num_outputs)
+    taken = []
+    for rank in range(3):
+        step.group = Group(rank, 3)
+        own_x, own_y = step._own_part(x, y)
+        wanted = torch.arange(float(rank), 10.0, 3.0)
+        assert torch.equal(own_x, wanted.unsqueeze(-1).expand(*shape[:-1], len(wanted), 12))
+        axis = wanted if num_outputs is None else wanted.unsqueeze(-1).expand(len(wanted), num_outputs)
+        assert torch.equal(own_y, axis.expand(*shape[:-1], *axis.shape))
+        taken += wanted.tolist()
+    assert sorted(taken) == list(range(10))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -35,6 +37,23 @@ def test_the_seed_chooses_split_and_start():
     starts = [assemble(seed=seed).network_and_prior()[0].posterior.mean for seed in (1, 1, 2)]
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
+
+
+def test_two_runs_of_an_assembly_do_not_share_layers_that_are_not_bayesian(in_tmp):
+    """The first trains them: the second starts anew, and ends the same."""
+    (in_tmp / "net.py").write_text(
+        "from torch import nn\n\n\ndef make(input_shape, num_outputs):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, num_outputs))\n"
+    )
+    made = assemble(network="net.py:make", deterministic=["1"])
+    first, second = (made.network_and_prior()[0] for _ in range(2))
+    before = [parameter.clone() for parameter in second.fixed.parameters()]
+    with torch.no_grad():
+        for parameter in first.fixed.parameters():
+            parameter.add_(1.0)
+    assert all(map(torch.equal, second.fixed.parameters(), before))
+    results = [dataclasses.replace(runs.run(made), seconds=0.0) for _ in range(2)]
+    assert results[0] == results[1]
 
 
 def test_pretrained_weights_are_the_start(in_tmp):
