@@ -15,12 +15,12 @@ from bbb.distributions import (
     Stacked,
     WeightDistribution,
     draw_with_kl,
-    kl_divergence,
 )
 from bbb.inference.choices import BetaType, Estimator, LrSchedule, OptimizerName, Precision
 from bbb.inference.likelihood import Likelihood
+from bbb.inference.local_gradient import LocalGradient
 from bbb.inference.objective import negative_elbo
-from bbb.networks import BayesianNetwork, forward_drawn, forward_local
+from bbb.networks import BayesianNetwork, forward_drawn, num_activations
 from bbb.system import ALONE, Group, InputError
 
 
@@ -78,7 +78,9 @@ class Step:
         self.optimizer, self.group = optimizer, group
         # Costs are scaled so that their mean over a pass is the negative ELBO per example, whatever the batch size.
         self.scale = num_batches(train, plan.batch_size) / len(train)
-        self.tables = [_noise_table(network, plan, generator, group) for generator in noise]
+        self.local = LocalGradient(network, prior) if plan.estimator == "local" else None
+        num = min(plan.batch_size, len(train))
+        self.tables = [_noise_table(network, prior, plan, generator, num, group) for generator in noise]
 
     def __call__(self, x: Tensor, y: Tensor, kl_share: float | Tensor, with_kl: bool = True) -> Tensor:
         """Train on a minibatch.
@@ -112,10 +114,12 @@ class Step:
         for table in self.tables:
             table.begin_step()
         x, y = self._own_part(self._drop_pixels(self.network.normalization(x)), y)
+        self.optimizer.zero_grad()
         nll, kl, score = self._terms(x, y, with_kl)
         loss = negative_elbo(nll * self.group.size, kl, kl_share, self.plan.temperature).sum() * self.scale
-        self.optimizer.zero_grad()
         loss.backward()
+        if self.local is not None:
+            self.local.store(kl_share * self.plan.temperature * self.scale if with_kl else 0.0)
         measured = torch.stack([nll.detach().mean(0) * self.group.size, kl.detach(), score * self.group.size])
         cost = loss.detach()
         moved = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
@@ -144,14 +148,9 @@ class Step:
         in_bfloat16 = torch.autocast(x.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
         noise: NoiseSource = self.tables[0] if network.num_replicas is None else Stacked(self.tables)
         kl = torch.zeros(posterior.shape[:-1], dtype=posterior.dtype, device=posterior.device)
-        if self.plan.estimator == "local":
-            if not isinstance(posterior, Gaussian):
-                raise ValueError("estimator='local': needs a Gaussian posterior, without flows; use estimator=weights")
-            mean, log_std = network.centre_layers(), network.layers(posterior.log_std.unsqueeze(0))
+        if self.local is not None:
             with in_bfloat16:
-                outputs = forward_local(network.architecture, mean, log_std, x, num_samples, noise)
-            if with_kl:
-                kl = kl_divergence(posterior, self.prior, noise=noise)
+                outputs, kl = self.local.forward(x, num_samples, noise, with_kl)
         else:
             if with_kl:
                 w, kl = draw_with_kl(posterior, self.prior, num_samples, noise)
@@ -174,11 +173,16 @@ def check_finite(loss: float) -> None:
         raise DivergedError(f"the loss is {loss}; a smaller lr or a smaller init_std may help")
 
 
-def _noise_table(network: BayesianNetwork, plan: Plan, generator: torch.Generator, group: Group) -> NoiseTable:
-    """Make the source of a step's noise.
+def _noise_table(
+    network: BayesianNetwork, prior: WeightDistribution, plan: Plan, generator: torch.Generator, num: int, group: Group
+) -> NoiseTable:
+    """Make the source of a step's noise, for minibatches of ``num`` examples.
 
-    Only noise on weights, on a CPU, comes from a table. Noise on activations needs a fifth of the numbers, which are
-    cheap to draw. A GPU draws fresh noise in less time than it would wait for the position of a window.
+    On a GPU the noise is drawn anew in each step, which takes less time than to wait for the position of a window.
     """
-    shared = plan.estimator == "weights" and generator.device.type == "cpu"
-    return NoiseTable(generator, plan.noise_reuse if shared else 1, plan.num_samples * network.posterior.dim, group)
+    num_uses = plan.noise_reuse if generator.device.type == "cpu" else 1
+    dim, window = network.posterior.dim, plan.num_samples * network.posterior.dim
+    if plan.estimator == "local" and num_uses > 1:
+        window = plan.num_samples * num * num_activations(network.architecture)
+        window += 0 if isinstance(prior, Gaussian) else dim  # a draw of the weights, for the KL
+    return NoiseTable(generator, num_uses, window, group)

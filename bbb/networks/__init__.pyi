@@ -2,7 +2,6 @@ from .architecture import Apply as Apply
 from .architecture import Architecture as Architecture
 from .build import build as build
 from .forward import forward_drawn as forward_drawn
-from .forward import forward_local as forward_local
 from .layers import Convolution as Convolution
 from .layers import Dense as Dense
 from .layers import Layer as Layer
@@ -12,6 +11,9 @@ from .layout import layer_dims as layer_dims
 from .layout import num_weights as num_weights
 from .layout import unflatten as unflatten
 from .lenet import lenet as lenet
+from .local import LayerGradients as LayerGradients
+from .local import forward_local as forward_local
+from .local import num_activations as num_activations
 from .mlp import MLP as MLP
 from .module import ModuleArchitecture as ModuleArchitecture
 from .module import NetworkError as NetworkError

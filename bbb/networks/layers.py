@@ -56,6 +56,30 @@ class Layer(ABC):
             ``(..., B, *out)``, or ``(..., R, B, *out)``.
         """
 
+    def gradients(
+        self, h: Tensor, kernel: Tensor, bias: Tensor | None, grad: Tensor, out: LayerWeights, with_input: bool
+    ) -> Tensor | None:
+        """Carry a gradient of the outputs of :meth:`apply` back. Any layer can; a member may know a faster way.
+
+        Args:
+            h: as in :meth:`apply`.
+            kernel: as in :meth:`apply`.
+            bias: as in :meth:`apply`.
+            grad: the gradient at the outputs, of their shape.
+            out: where the gradients at the kernel and the bias are written.
+            with_input: whether the gradient at the inputs is needed.
+
+        Returns:
+            The gradient at ``h``; None if it is not needed.
+        """
+        values = [None if value is None else value.detach().requires_grad_() for value in (h, kernel, bias)]
+        with torch.enable_grad():
+            outputs = self.apply(*values)  # type: ignore[arg-type]  # the first two are tensors
+        needed = [value for value in (values if with_input else values[1:]) if value is not None]
+        *grad_h, grad_kernel, grad_bias = [*torch.autograd.grad(outputs, needed, grad), *([None] * (bias is None))]
+        _write(out, grad_kernel, grad_bias)
+        return grad_h[0] if with_input else None
+
     @abstractmethod
     def apply_batched(self, h: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         """Run the layer under N sets of weights at once.
@@ -88,6 +112,20 @@ class Dense(Layer):
             return F.linear(h, kernel, bias)
         outputs = torch.matmul(h, kernel.transpose(-1, -2))
         return outputs if bias is None else outputs + bias.unsqueeze(-2)
+
+    def gradients(
+        self, h: Tensor, kernel: Tensor, bias: Tensor | None, grad: Tensor, out: LayerWeights, with_input: bool
+    ) -> Tensor | None:
+        if kernel.ndim > 2:
+            return super().gradients(h, kernel, bias, grad, out, with_input)
+        rows, inputs, (out_kernel, out_bias) = grad.flatten(0, -2), h.flatten(0, -2), out
+        if out_kernel.dtype == rows.dtype:
+            torch.mm(rows.t(), inputs, out=out_kernel)
+            if out_bias is not None:
+                torch.sum(rows, 0, out=out_bias)
+        else:
+            _write(out, rows.t() @ inputs, rows.sum(0))
+        return (rows @ kernel).view_as(h) if with_input else None
 
     def apply_batched(self, h: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         if bias is None:
@@ -135,6 +173,27 @@ class Convolution(Layer):
         )
         return outputs.unflatten(0, draws)
 
+    def gradients(
+        self, h: Tensor, kernel: Tensor, bias: Tensor | None, grad: Tensor, out: LayerWeights, with_input: bool
+    ) -> Tensor | None:
+        if kernel.ndim > 4 or isinstance(self.padding, str):
+            return super().gradients(h, kernel, bias, grad, out, with_input)
+        grad_h, *grads = torch.ops.aten.convolution_backward(
+            grad.flatten(0, -4),
+            h.flatten(0, -4),
+            kernel,
+            None if bias is None else [self.num_out],
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            [0, 0],
+            self.groups,
+            [with_input, True, bias is not None],
+        )
+        _write(out, *grads)
+        return grad_h.view_as(h) if with_input else None
+
     def apply_batched(self, h: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         num = len(kernel)
         channels = h.transpose(0, 1).flatten(1, 2)  # (B, N C, H, W): N groups that do not see each other
@@ -144,3 +203,10 @@ class Convolution(Layer):
 
     def _convolve(self, h: Tensor, kernel: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return F.conv2d(h, kernel, bias, self.stride, self.padding, self.dilation, groups)
+
+
+def _write(out: LayerWeights, grad_kernel: Tensor, grad_bias: Tensor | None) -> None:
+    out_kernel, out_bias = out
+    out_kernel.copy_(grad_kernel)
+    if out_bias is not None and grad_bias is not None:
+        out_bias.copy_(grad_bias)

@@ -1,0 +1,114 @@
+r"""The gradient of a step with local reparameterisation, by hand where the weights are.
+
+The weights are not drawn, so all that a step does with them are few passes over flat vectors: the variances
+:math:`V = \exp(2 \log\sigma)` before the network runs, and after its backward pass the KL's gradient in place. With
+:math:`\partial_M` and :math:`\partial_V` of the negative log-likelihood, c the weight of the KL and a Gaussian prior
+:math:`N(m, \pi^{-1})`, the gradients of the parameters are
+
+.. math::
+    \partial_\mu = \partial_M + c \, \pi \, (\mu - m), \qquad
+    \partial_{\log\sigma} = V \, (2 \, \partial_V + c \, \pi) - c.
+"""
+
+import torch
+from torch import Tensor
+
+from bbb.distributions import Gaussian, NoiseSource, WeightDistribution, kl_divergence
+from bbb.networks import BayesianNetwork, LayerGradients, forward_local
+
+
+class LocalGradient:
+    """Runs a network with local reparameterisation, and stores the gradient at its posterior's parameters.
+
+    Args:
+        network: the network, whose posterior is Gaussian.
+        prior: p(w).
+
+    Raises:
+        ValueError: the posterior is not Gaussian.
+    """
+
+    def __init__(self, network: BayesianNetwork, prior: WeightDistribution) -> None:
+        posterior = network.posterior
+        if not isinstance(posterior, Gaussian):
+            raise ValueError("estimator='local': needs a Gaussian posterior, without flows; use estimator=weights")
+        self.network, self.posterior, self.prior = network, posterior, prior
+        mean = posterior.mean.detach()
+        self._variance, self._grad_mean, self._log_std_rate = (torch.empty_like(mean) for _ in range(3))
+        self._mean_layers, self._variance_layers, *gradients = (
+            network.layers(values.unsqueeze(0))
+            for values in (mean, self._variance, self._grad_mean, self._log_std_rate)
+        )
+        self._gradients = LayerGradients(*gradients)
+        self._shift = mean
+        if isinstance(prior, Gaussian):
+            self._precision = torch.exp(-2.0 * prior.log_std.detach())
+            self._is_centred = not prior.mean.any()
+            if not self._is_centred:
+                self._shift = torch.empty_like(mean)
+
+    def forward(self, x: Tensor, num_samples: int, noise: NoiseSource, with_kl: bool) -> tuple[Tensor, Tensor]:
+        """Run the network on a minibatch.
+
+        Args:
+            x: inputs ``(B, P)``, or ``(R, B, P)``.
+            num_samples: S.
+            noise: its source.
+            with_kl: False returns zero in place of the KL.
+
+        Returns:
+            Outputs ``(S, B, C)``, or ``(S, R, B, C)``, and the KL, a scalar or ``(R,)``, in nats.
+        """
+        with torch.no_grad():
+            torch.exp(self.posterior.log_std, out=self._variance).square_()
+        self._gradients.begin()
+        outputs = forward_local(
+            self.network.architecture,
+            self._mean_layers,
+            self._variance_layers,
+            x,
+            num_samples,
+            noise,
+            self._gradients,
+        )
+        if not with_kl:
+            return outputs, self._variance.new_zeros(self._variance.shape[:-1])
+        if not isinstance(self.prior, Gaussian):
+            return outputs, kl_divergence(self.posterior, self.prior, noise=noise)
+        return outputs, self._kl(self.prior)
+
+    @torch.no_grad()
+    def store(self, kl_weight: float | Tensor) -> None:
+        """Store the gradient in the posterior's parameters, after the backward pass from the outputs (and the KL).
+
+        Args:
+            kl_weight: c, what the KL was multiplied by; 0 where it was left out.
+        """
+        self._gradients.end()
+        posterior, grad_mean, grad_log_std = self.posterior, self._grad_mean, self._log_std_rate
+        if not isinstance(self.prior, Gaussian):
+            grad_log_std.mul_(self._variance)
+            if posterior.mean.grad is not None and posterior.log_std.grad is not None:  # from the KL
+                grad_mean.add_(posterior.mean.grad)
+                grad_log_std.add_(posterior.log_std.grad)
+        elif isinstance(kl_weight, float) and kl_weight == 0.0:
+            grad_log_std.mul_(self._variance)
+        else:
+            pull = self._precision * kl_weight
+            grad_mean.addcmul_(self._shift, pull)
+            grad_log_std.add_(pull).mul_(self._variance).sub_(kl_weight)
+        posterior.mean.grad, posterior.log_std.grad = grad_mean, grad_log_std
+
+    @torch.no_grad()
+    def _kl(self, prior: Gaussian) -> Tensor:
+        """As :meth:`Gaussian.kl_divergence`, with the variances that are there already."""
+        posterior, variance, shift, dim = self.posterior, self._variance, self._shift, self.posterior.dim
+        if not self._is_centred:
+            torch.sub(posterior.mean, prior.mean, out=shift)
+        if self._precision.ndim == 0:
+            quadratic = (variance.sum(-1) + torch.linalg.vecdot(shift, shift)) * self._precision
+            log_stds = dim * prior.log_std
+        else:
+            quadratic = torch.linalg.vecdot(torch.addcmul(variance, shift, shift), self._precision)
+            log_stds = prior.log_std.sum(-1)
+        return log_stds - posterior.log_std.sum(-1) + 0.5 * (quadratic - dim)
