@@ -419,6 +419,20 @@ FAULTS = [
         "runs/test_folders.py",
     ),
     Fault(
+        "a run is resumed whatever became of the user's files",
+        "runs/folders.py",
+        "if key not in today or old.get(key) != today[key]]",
+        "if key not in today]",
+        "runs/test_folders.py",
+    ),
+    Fault(
+        "completed runs are told apart by the names of the user's files",
+        "runs/contents.py",
+        'str(path), "sha256": checksum(path)}',
+        'str(path), "sha256": str(path)}',
+        "studies/test_grid.py",
+    ),
+    Fault(
         "print_config stars what has not changed",
         "cli/commands.py",
         'mark = " " if value == defaults[key] else "*"',

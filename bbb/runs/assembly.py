@@ -4,7 +4,6 @@ What :func:`assemble` loads and checks, before any work starts, is what the run 
 """
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ from bbb.networks import (
     load_weights,
     num_weights,
 )
+from bbb.runs.contents import checksum
 from bbb.runs.folders import ResultsError, find_weights
 from bbb.runs.settings import Settings
 from bbb.system import DeviceError, memory
@@ -231,10 +231,9 @@ def source_record(pretrained: str) -> dict[str, str]:
     """
     path = find_weights(pretrained)
     try:
-        content = path.read_bytes()
+        return {"weights": str(path), "sha256": checksum(path)}
     except OSError as error:
         raise ResultsError(f"pretrained={pretrained!r}: cannot read {path} ({error.strerror})") from None
-    return {"weights": str(path), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def stream_seed(settings: Settings, stream: str, replica: int = 0) -> int:

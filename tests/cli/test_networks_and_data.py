@@ -299,7 +299,7 @@ def test_a_head_for_other_classes_is_fresh_unless_it_must_be_kept(trained, capsy
     assert not Path("results/keep").exists()
 
 
-def test_a_trained_network_that_changed_since_the_run_was_stopped_is_refused(trained, capsys, monkeypatch):
+def test_a_file_that_changed_since_the_run_was_stopped_is_refused(trained, capsys, monkeypatch):
     words = [*PRETRAINED, "num_epochs=4"]
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
@@ -309,6 +309,13 @@ def test_a_trained_network_that_changed_since_the_run_was_stopped_is_refused(tra
     capsys.readouterr()
     (line,) = refused(capsys, "with", *words, "resume=True")
     assert "which is gone or has changed" in line
+    save_file(trained, "trained.safetensors")
+    Path("own.py").write_text(f"{OWN}\n# by another hand\n")
+    (line,) = refused(capsys, "with", *words, "resume=True")
+    assert "was started with network=own.py:make when own.py had another content; put the old file back" in line
+    Path("own.py").write_text(OWN)
+    command("with", *words, "resume=True")
+    assert result_of("default")["num_epochs"] == 4
 
 
 @pytest.mark.parametrize("where", ["word", "yaml", "json"])
