@@ -433,6 +433,20 @@ FAULTS = [
         "studies/test_grid.py",
     ),
     Fault(
+        "a posterior as prior leaves its deterministic layers behind",
+        "runs/fitting.py",
+        "        start.fixed.load_state_dict(dict(prior.fixed))",
+        "        pass",
+        "runs/test_posterior.py",
+    ),
+    Fault(
+        "a posterior as prior with the normalization of the new data",
+        "runs/fitting.py",
+        "normalization = copy.deepcopy(prior.normalization)",
+        "normalization = standardization(train.images, train.input_shape)",
+        "runs/test_posterior.py",
+    ),
+    Fault(
         "print_config stars what has not changed",
         "cli/commands.py",
         'mark = " " if value == defaults[key] else "*"',

@@ -44,6 +44,7 @@ from .plotting import training_curves as training_curves
 from .posterior import NumberPrediction as NumberPrediction
 from .posterior import Posterior as Posterior
 from .posterior import Prediction as Prediction
+from .posterior import Prior as Prior
 from .posterior import load as load
 from .progress import describe as describe
 from .progress import load_progress as load_progress

@@ -1,5 +1,6 @@
 """Train a posterior over one's own network and data, from Python, without configuration or Sacred."""
 
+import copy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,9 +13,9 @@ from tqdm.auto import tqdm
 from bbb.data import Normalization, Split, standardization
 from bbb.distributions import WeightDistribution, gaussian_prior
 from bbb.inference import Categorical, Epoch, Estimator, GaussianNoise, Likelihood, Plan, Streams, Training
-from bbb.networks import Architecture, ModuleArchitecture, initial_network
+from bbb.networks import Architecture, BayesianNetwork, ModuleArchitecture, initial_network, num_weights
 from bbb.runs.folders import CHECKPOINT, WEIGHTS
-from bbb.runs.posterior import Posterior
+from bbb.runs.posterior import Posterior, Prior
 from bbb.runs.progress import Progress, describe, load_progress
 from bbb.system import InputError
 
@@ -27,7 +28,7 @@ def fit(
     y: Array,
     *,
     validation: tuple[Array, Array] | None = None,
-    prior: WeightDistribution | float = 1.0,
+    prior: Prior | WeightDistribution | float = 1.0,
     likelihood: Likelihood | None = None,
     deterministic: tuple[str, ...] = (),
     num_epochs: int = 20,
@@ -45,15 +46,16 @@ def fit(
     """Train a posterior over the weights of a network by Bayes by Backprop.
 
     Means start as a ReLU network's weights do (He et al. 2015). Bytes are divided by 126, as in Blundell et al. 2015;
-    floats are standardised.
+    floats are standardised. Under the prior that a posterior has become, inputs keep the normalization of its training.
 
     Args:
         network: an ordinary module of Linear and Conv2d layers, or an :class:`bbb.networks.Architecture`.
         x: inputs ``(N, ...)``: bytes, or floats.
         y: classes ``(N,)`` counted from 0, or numbers ``(N,)`` or ``(N, C)``.
         validation: inputs and labels to score after each epoch.
-        prior: p(w): a distribution, such as ``posterior.as_prior()``, at whose centre training then starts; or the
-            standard deviation of a Gaussian at zero.
+        prior: p(w): ``posterior.as_prior()``, with whose normalization inputs are read and at whose deterministic
+            layers those of the network start; any distribution over the weights; or the standard deviation of a
+            Gaussian at zero. Training starts at the centre of a prior that is no number.
         likelihood: p(y | outputs); by default categorical for classes; for numbers Gaussian, with a noise that is
             learnt.
         deterministic: names of layers of a module that are not to be Bayesian.
@@ -76,8 +78,8 @@ def fit(
     """
     if estimator not in get_args(Estimator):
         raise InputError(f"estimator={estimator}: must be one of {', '.join(get_args(Estimator))}")
-    if not isinstance(prior, WeightDistribution) and not prior > 0:
-        raise InputError(f"prior={prior}: must be a distribution or a standard deviation above 0")
+    if not isinstance(prior, Prior | WeightDistribution) and not prior > 0:
+        raise InputError(f"prior={prior}: must be posterior.as_prior(), a distribution or a standard deviation above 0")
     place = torch.device(device)
     train = _split(x, y).to(place)
     held_out = _split(*validation).to(place) if validation is not None else None
@@ -89,15 +91,7 @@ def fit(
     else:
         architecture = ModuleArchitecture(network, train.input_shape, likelihood.num_outputs, "module", deterministic)
     takes_bytes = train.images.dtype == torch.uint8
-    normalization = Normalization() if takes_bytes else standardization(train.images, train.input_shape)
-    start = initial_network(
-        architecture, init_std, torch.Generator().manual_seed(seed), normalization=normalization
-    ).to(place)
-    if isinstance(prior, WeightDistribution):
-        start = start.with_posterior(prior.narrowed(init_std).requires_grad_(True)).to(place)
-        p = prior.to(place)
-    else:
-        p = gaussian_prior(start.posterior.dim, prior, place)
+    start, p = _network_and_prior(architecture, train, prior, init_std, seed)
     plan = Plan(
         num_epochs=num_epochs,
         steps_per_epoch=1,
@@ -125,6 +119,51 @@ def fit(
         posterior.save(saved_in / WEIGHTS)
         (saved_in / CHECKPOINT).unlink(missing_ok=True)
     return posterior
+
+
+def _network_and_prior(
+    architecture: Architecture, train: Split, prior: Prior | WeightDistribution | float, init_std: float, seed: int
+) -> tuple[BayesianNetwork, WeightDistribution]:
+    """Make the network at its start, and its prior, where the data are."""
+    place, takes_bytes = train.labels.device, train.images.dtype == torch.uint8
+    if isinstance(prior, Prior):
+        normalization = copy.deepcopy(prior.normalization)
+        _check_prior(prior, architecture, train)
+    else:
+        normalization = Normalization() if takes_bytes else standardization(train.images, train.input_shape)
+    draws = torch.Generator().manual_seed(seed)
+    start = initial_network(architecture, init_std, draws, normalization=normalization).to(place)
+    if not isinstance(prior, Prior | WeightDistribution):
+        return start, gaussian_prior(start.posterior.dim, prior, place)
+    if isinstance(prior, Prior) and start.fixed is not None:
+        start.fixed.load_state_dict(dict(prior.fixed))
+    distribution = prior.distribution if isinstance(prior, Prior) else prior
+    posterior = distribution.narrowed(init_std).requires_grad_(True)
+    return start.with_posterior(posterior).to(place), distribution.to(place)
+
+
+def _check_prior(prior: Prior, architecture: Architecture, train: Split) -> None:
+    """Refuse a prior whose weights would mean something else for this network and these inputs.
+
+    Raises:
+        InputError: the message says why.
+    """
+    if (train.images.dtype == torch.uint8) != prior.takes_bytes:
+        kind, other = ("bytes, 0..255", "floats") if prior.takes_bytes else ("floats", "bytes")
+        raise InputError(f"x: holds {other}, and the prior was learnt on {kind}; give {kind}, in the units of then")
+    ours = {} if architecture.fixed is None else architecture.fixed.state_dict()
+    num_inputs = next((len(t) for t in prior.normalization.buffers()), train.images.shape[1])
+    is_same = {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in prior.fixed.items()}
+    if architecture.num_inputs != num_inputs or prior.distribution.dim != num_weights(architecture.layers):
+        raise InputError(
+            f"prior: is over {prior.distribution.dim} weights of a network for {num_inputs} inputs; this one has "
+            f"{num_weights(architecture.layers)} and {architecture.num_inputs}; it must be the same network"
+        )
+    if not is_same:
+        raise InputError(
+            f"prior: has the deterministic parameters {', '.join(prior.fixed) or 'none'}; the network has "
+            f"{', '.join(ours) or 'none'}; both trainings need the same network and the same deterministic="
+        )
 
 
 def _train(process: Training, folder: Path | None, show_progress: bool) -> None:

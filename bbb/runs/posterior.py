@@ -1,6 +1,8 @@
 """A trained posterior to work with from Python: predictions, weights and draws, as arrays and tensors."""
 
+import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bbb.data import Normalization
 from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution
 from bbb.inference import Categorical, GaussianNoise, Likelihood, mixture, predict, predict_draws, split_entropy
 from bbb.networks import Architecture, BayesianNetwork, WeightsError, load_weights, save_weights
@@ -94,6 +97,23 @@ class LayerWeightsSummary:
     def signal_to_noise(self) -> Tensor:
         """|mean| / std of the kernel (Blundell et al. 2015, section 5.2): what pruning goes by."""
         return self.kernel_mean.abs() / self.kernel_std
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A prior for another training of a network, and what its weights need to mean what they did.
+
+    Attributes:
+        distribution: over the weights.
+        normalization: of the inputs that the weights were learnt on.
+        takes_bytes: whether these were bytes, 0..255.
+        fixed: the parameters of the deterministic layers, at which theirs start; empty if there are none.
+    """
+
+    distribution: WeightDistribution
+    normalization: Normalization
+    takes_bytes: bool
+    fixed: Mapping[str, Tensor]
 
 
 class Posterior:
@@ -192,9 +212,20 @@ class Posterior:
             drawn.append(state)
         return drawn
 
-    def as_prior(self, inflation: float = 1.0, floor: float = 0.0) -> WeightDistribution:
-        """Make the posterior the prior of another training of the same network (see ``WeightDistribution.widened``)."""
-        return self.network.posterior.widened(inflation, floor)
+    def as_prior(self, inflation: float = 1.0, floor: float = 0.0) -> Prior:
+        """Make the posterior the prior of another training of the same network.
+
+        Args:
+            inflation: factor on every variance (see :meth:`bbb.distributions.WeightDistribution.widened`).
+            floor: standard deviation added in quadrature to all weights.
+
+        Returns:
+            Copies: the widened distribution, the normalization and the deterministic layers.
+        """
+        network = self.network
+        fixed = {} if network.fixed is None else copy.deepcopy(network.fixed.state_dict())
+        distribution, normalization = network.posterior.widened(inflation, floor), copy.deepcopy(network.normalization)
+        return Prior(distribution, normalization, self.takes_bytes, fixed)
 
     def save(self, path: str | Path) -> None:
         """Write a weights file, which :func:`load` reads."""

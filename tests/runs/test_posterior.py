@@ -146,6 +146,59 @@ def test_a_posterior_is_a_prior_in_one_line(posterior):
     assert transferred.score(*images(seed=1))["nll"] < 0.5 * scratch.score(*images(seed=1))["nll"]
 
 
+def floats(shift=0.0, num=48):
+    x = shift + torch.randn(num, 6, generator=tasks.seeded(7))
+    return x, (x[:, 0] > shift).long()
+
+
+def layered():
+    with torch.random.fork_rng([]):
+        torch.manual_seed(4)
+        return nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.ReLU(), nn.Linear(5, 2))
+
+
+FLOATS = {"num_epochs": 2, "batch_size": 12, "lr": 0.01, "deterministic": ("1",), "show_progress": False}
+
+
+def test_a_posterior_as_prior_takes_normalization_and_deterministic_layers_along():
+    source = bbb.fit(layered(), *floats(), **FLOATS)
+    norm, prior = source.network.fixed.get_parameter("1.weight"), source.as_prior()
+    assert not torch.equal(norm, torch.ones(5)), "it was trained"
+    start = bbb.fit(layered(), *floats(shift=3.0), prior=prior, **{**FLOATS, "lr": 1e-30})
+    assert torch.equal(start.network.normalization.shift, source.network.normalization.shift)
+    assert torch.equal(start.network.normalization.scale, source.network.normalization.scale)
+    assert torch.equal(start.network.fixed.get_parameter("1.weight"), norm)
+    assert torch.equal(start.network.posterior.centre, source.network.posterior.centre)
+    moved = bbb.fit(layered(), *floats(shift=3.0), prior=prior, **FLOATS)
+    assert not torch.equal(moved.network.fixed.get_parameter("1.weight"), norm), "it is trained on"
+    assert torch.equal(source.network.fixed.get_parameter("1.weight"), prior.fixed["1.weight"]), "the source stays"
+    bare = bbb.fit(layered(), *floats(shift=3.0), prior=prior.distribution, **FLOATS)
+    assert not torch.allclose(bare.network.normalization.shift, source.network.normalization.shift)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"x": torch.zeros(48, 6, dtype=torch.uint8)},
+            "x: holds bytes, and the prior was learnt on floats; give floats",
+        ),
+        ({"deterministic": ("0", "1")}, "prior: is over 47 weights of a network for 6 inputs; this one has 12 and 6"),
+        (
+            {"network": nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 2)), "deterministic": ()},
+            "1.weight, 1.bias; .* none",
+        ),
+    ],
+)
+def test_a_prior_of_another_network_or_other_inputs_is_refused_in_one_line(changes, message):
+    x, y = floats()
+    prior = bbb.fit(layered(), x, y, **{**FLOATS, "num_epochs": 1}).as_prior()
+    how = {"network": layered(), "x": x, "y": y, "prior": prior, **FLOATS, **changes}
+    with pytest.raises(InputError, match=message) as error:
+        bbb.fit(**how)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_numbers_have_means_intervals_and_a_learnt_noise():
     x = torch.linspace(-1, 1, 200).unsqueeze(1)
     y = 2 * x.squeeze(1) + 0.2 * torch.randn(200, generator=tasks.seeded(5))
