@@ -70,6 +70,8 @@ def _train(
             folder = opened.folder
         place = f", results in {folder}" if folder is not None else ""
         print(f"{settings.experiment_name}: {settings.dataset} on {device}{place}")
+        for line in assembly.pretrained.report if assembly.pretrained is not None else ():
+            print(f"pretrained: {line}")
     with system.joined(device) as group:
         state = group.from_first(state)
         if assembly is None:

@@ -264,15 +264,18 @@ PRETRAINED = [*BY_OWN, "prior=pretrained", "pretrained=trained.safetensors"]
 
 
 @pytest.mark.parametrize("words", [[], LOCAL[:2], ["num_flows=2"]], ids=["weights", "local", "flows"])
-def test_a_trained_network_is_the_priors_mean_and_the_report_says_what_matched(trained, monkeypatch, words):
+def test_a_trained_network_is_the_priors_mean_and_the_report_says_what_matched(trained, monkeypatch, capsys, words):
     words = [*PRETRAINED, "classes=[0,1,2]", "prior_std=0.2", *words]
     stopped_and_resumed(monkeypatch, words, "run")
-    assert info_of("run")["matches"] == [
+    report = [
         "layer conv, 4 x 1 x 3 x 3: from conv",
         "layer hidden, 8 x 36: from hidden",
         "layer head, 3 x 8: from head",
         "not used: norm",
     ]
+    assert info_of("run")["matches"] == report
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if line.startswith("pretrained")] == [f"pretrained: {line}" for line in 3 * report]
     content = Path("trained.safetensors").read_bytes()
     assert info_of("run")["source"]["sha256"] == hashlib.sha256(content).hexdigest()
     config = json.loads(Path("results/run/1/config.json").read_text())
