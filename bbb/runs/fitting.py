@@ -114,7 +114,7 @@ def fit(
     process = Training(start, likelihood.to(place), p, train, held_out, plan, streams)
     saved_in = Path(folder) if folder is not None else None
     _train(process, saved_in, show_progress)
-    posterior = Posterior(start, likelihood, takes_bytes=takes_bytes)
+    posterior = Posterior(start, likelihood, takes_bytes=takes_bytes, input_shape=train.input_shape)
     if saved_in is not None:
         posterior.save(saved_in / WEIGHTS)
         (saved_in / CHECKPOINT).unlink(missing_ok=True)

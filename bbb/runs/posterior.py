@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bbb.data import Normalization
 from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution
 from bbb.inference import Categorical, GaussianNoise, Likelihood, mixture, predict, predict_draws, split_entropy
-from bbb.networks import Architecture, BayesianNetwork, WeightsError, load_weights, save_weights
+from bbb.networks import Architecture, BayesianNetwork, Shape, WeightsError, load_weights, save_weights
 from bbb.runs.folders import find_weights
 from bbb.system import InputError
 
@@ -124,6 +124,7 @@ class Posterior:
         likelihood: p(y | outputs).
         classes: the labels of the data set; by default 0..C-1.
         takes_bytes: whether the network was trained on bytes, 0..255.
+        input_shape: of one example; None for what the architecture knows of it.
     """
 
     def __init__(
@@ -132,8 +133,10 @@ class Posterior:
         likelihood: Likelihood,
         classes: tuple[int, ...] | None = None,
         takes_bytes: bool = True,
+        input_shape: Shape | None = None,
     ) -> None:
         self.network, self.likelihood, self.takes_bytes = network.requires_grad_(False), likelihood, takes_bytes
+        self.input_shape = input_shape
         self.classes = tuple(range(likelihood.num_outputs)) if classes is None else tuple(classes)
 
     @property
@@ -230,7 +233,7 @@ class Posterior:
     def save(self, path: str | Path) -> None:
         """Write a weights file, which :func:`load` reads."""
         about = {"classes": list(self.classes), "score": self.likelihood.score, "takes_bytes": self.takes_bytes}
-        save_weights(Path(path), self.network, about, dict(self.likelihood.named_parameters()))
+        save_weights(Path(path), self.network, about, dict(self.likelihood.named_parameters()), self.input_shape)
 
     def _as_inputs(self, inputs: Inputs) -> Tensor:
         """Flatten inputs to ``(N, P)``, on the network's device, in the units of training."""
@@ -274,4 +277,5 @@ def load(source: str | Path, network: str | nn.Module | Architecture | None = No
         if {*about["likelihood"]} != {"log_std"} or about["likelihood"]["log_std"].shape != ():
             raise WeightsError(f"{path}: damaged, it does not hold the noise of its likelihood")
         likelihood.load_state_dict(about["likelihood"])
-    return Posterior(loaded, likelihood, classes, bool(about.get("takes_bytes", True)))
+    input_shape = None if "sizes" in about else tuple(map(int, about["input_shape"]))
+    return Posterior(loaded, likelihood, classes, bool(about.get("takes_bytes", True)), input_shape)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import bbb
-from bbb.networks import MLP, WeightsError, initial_network
+from bbb.networks import MLP, WeightsError, build, initial_network
 from bbb.runs import CHECKPOINT, WEIGHTS, NumberPrediction, Posterior, Prediction, fit
 from bbb.system import InputError
 from tests import tasks
@@ -222,6 +222,43 @@ def test_a_run_of_the_command_line_is_loaded_by_name(in_tmp):
     posterior = bbb.load("results/mine")
     assert posterior.classes == (3, 7)
     assert set(posterior.predict(np.zeros((5, 8, 8), dtype=np.uint8)).labels.tolist()) <= {3, 7}
+
+
+OWN_ARCHITECTURE = """
+from bbb.networks import Architecture, Dense
+
+
+class Own(Architecture):
+    layers = (Dense(10, 64),)
+    num_inputs = 64
+
+    def forward(self, apply, x):
+        return apply(0, x)
+
+    def __str__(self):
+        return "one layer"
+
+
+def make(input_shape, num_outputs):
+    assert (input_shape, num_outputs) == ((1, 8, 8), 10)
+    return Own()
+"""
+
+
+@pytest.mark.parametrize("by", ["command line", "fit"])
+def test_an_architecture_of_ones_own_is_made_again_for_the_shape_of_training(in_tmp, by):
+    (in_tmp / "net.py").write_text(OWN_ARCHITECTURE)
+    if by == "fit":
+        architecture = build("net.py:make", (1, 8, 8), 10)
+        pixels, labels = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.arange(10)
+        bbb.fit(architecture, pixels, labels, num_epochs=1, folder="results/mine", show_progress=False)
+    else:
+        (in_tmp / "results" / "mine").mkdir(parents=True)
+        tasks.run(in_tmp / "results" / "mine", network="net.py:make")
+    loaded = bbb.load("results/mine", network="net.py:make")
+    loaded.save(in_tmp / "again.safetensors")
+    again = bbb.load(in_tmp / "again.safetensors", network="net.py:make")
+    assert torch.equal(again.network.posterior.centre, loaded.network.posterior.centre)
 
 
 @pytest.mark.parametrize(
