@@ -447,6 +447,13 @@ FAULTS = [
         "runs/test_posterior.py",
     ),
     Fault(
+        "validation data may be of another kind",
+        "runs/fitting.py",
+        '        check_alike(train, held_out, "the data and validation")\n',
+        "",
+        "runs/test_posterior.py",
+    ),
+    Fault(
         "print_config stars what has not changed",
         "cli/commands.py",
         'mark = " " if value == defaults[key] else "*"',

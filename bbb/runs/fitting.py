@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bbb.data import Normalization, Split, standardization
+from bbb.data import Normalization, Split, as_split, as_tensor, check_alike, standardization
 from bbb.distributions import WeightDistribution, gaussian_prior
 from bbb.inference import Categorical, Epoch, Estimator, GaussianNoise, Likelihood, Plan, Streams, Training
 from bbb.networks import Architecture, BayesianNetwork, ModuleArchitecture, initial_network, num_weights
@@ -20,6 +20,7 @@ from bbb.runs.progress import Progress, describe, load_progress
 from bbb.system import InputError
 
 Array = NDArray[np.generic] | Tensor
+NUMBERS = "numbers, in an array or a tensor"
 
 
 def fit(
@@ -82,9 +83,16 @@ def fit(
         raise InputError(f"prior={prior}: must be posterior.as_prior(), a distribution or a standard deviation above 0")
     place = torch.device(device)
     train = _split(x, y).to(place)
-    held_out = _split(*validation).to(place) if validation is not None else None
     if likelihood is None:
         likelihood = _default_likelihood(train)
+    _check_labels(likelihood, train, "y")
+    held_out = None
+    if validation is not None:
+        if len(validation) != 2:
+            raise InputError("validation: must be a pair (x, y), inputs and labels")
+        held_out = _split(*validation, "validation ").to(place)
+        check_alike(train, held_out, "the data and validation")
+        _check_labels(likelihood, held_out, "validation y")
     architecture: Architecture
     if isinstance(network, Architecture):
         architecture = network.copy()
@@ -184,26 +192,33 @@ def _train(process: Training, folder: Path | None, show_progress: bool) -> None:
         progress.train(on_epoch, on_step)
 
 
-def _split(x: Array, y: Array) -> Split:
-    """Check and flatten a user's data."""
-    inputs, labels = torch.as_tensor(x), torch.as_tensor(y)
-    if inputs.ndim < 2 or len(inputs) != len(labels) or len(inputs) == 0:
-        shapes = tuple(inputs.shape), tuple(labels.shape)
-        raise InputError(f"x, y: have shapes {shapes[0]} and {shapes[1]}; must be (N, ...) and (N,) or (N, C)")
-    if not inputs.is_floating_point():
+def _split(x: Array, y: Array, prefix: str = "") -> Split:
+    """Check and flatten a user's data; whole numbers 0..255 are bytes, and True and False are classes."""
+    inputs, labels = as_tensor(x, f"{prefix}x", NUMBERS), as_tensor(y, f"{prefix}y", NUMBERS)
+    if not inputs.is_floating_point() and inputs.numel() > 0:
         if inputs.min() < 0 or inputs.max() > 255:
-            raise InputError("x: whole numbers must be bytes, 0..255; give floats otherwise")
+            raise InputError(f"{prefix}x: whole numbers must be bytes, 0..255; give floats otherwise")
         inputs = inputs.to(torch.uint8)
-    else:
-        inputs = inputs.float()
-    labels = labels.float() if labels.is_floating_point() else labels.long()
-    for name, values in (("x", inputs), ("y", labels)):
-        if values.is_floating_point() and not values.isfinite().all():
-            raise InputError(f"{name}: holds values that are not finite")
-    if not labels.is_floating_point() and (labels.ndim != 1 or labels.min() < 0):
-        raise InputError("y: classes must be (N,), counted from 0")
-    shape: Any = tuple(inputs.shape[1:]) if inputs.ndim != 3 else (1, *inputs.shape[1:])
-    return Split(inputs.flatten(1), labels, shape)
+    return as_split(inputs, labels.long() if labels.dtype == torch.bool else labels, f"{prefix}x", f"{prefix}y")
+
+
+def _check_labels(likelihood: Likelihood, split: Split, name: str) -> None:
+    """Refuse labels that a likelihood gives no probability.
+
+    Raises:
+        InputError: the message says why.
+    """
+    takes_classes, num = likelihood.score == "accuracy", likelihood.num_outputs
+    if split.has_classes != takes_classes:
+        kind, wanted = ("classes", "floats") if split.has_classes else ("floats", "classes, as whole numbers")
+        raise InputError(f"{name}: holds {kind}; likelihood={type(likelihood).__name__} needs {wanted}")
+    if takes_classes and int(split.labels.max()) >= num:
+        raise InputError(
+            f"{name}: holds class {int(split.labels.max())}; must be 0..{num - 1}, the network's {num} outputs"
+        )
+    width = 1 if split.labels.ndim == 1 else split.labels.shape[1]
+    if not takes_classes and width != num:
+        raise InputError(f"{name}: has {width} numbers for each example; the likelihood has num_outputs={num}")
 
 
 def _default_likelihood(train: Split) -> Likelihood:

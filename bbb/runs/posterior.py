@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bbb.data import Normalization
+from bbb.data import Normalization, as_tensor
 from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution
 from bbb.inference import Categorical, GaussianNoise, Likelihood, mixture, predict, predict_draws, split_entropy
 from bbb.networks import Architecture, BayesianNetwork, Shape, WeightsError, load_weights, save_weights
@@ -177,8 +177,12 @@ class Posterior:
             labels: ``(N,)``, counted from 0 in the order of ``classes``; or numbers ``(N,)`` or ``(N, C)``.
             num_samples: S.
             seed: of the draws.
+
+        Raises:
+            bbb.system.InputError: the inputs are as :meth:`predict` refuses them, or the labels are not of this kind.
         """
-        x, y = self._as_inputs(inputs), torch.as_tensor(labels, device=self.network.posterior.device)
+        x = self._as_inputs(inputs)
+        y = self._as_labels(labels, len(x))
         draws = torch.Generator(x.device).manual_seed(seed)
         predictives = [predict(member, self.likelihood, x, num_samples, draws) for member in self.network.replicas()]
         return self.likelihood.scores(self.likelihood.mix_replicas(predictives), y)
@@ -237,7 +241,7 @@ class Posterior:
 
     def _as_inputs(self, inputs: Inputs) -> Tensor:
         """Flatten inputs to ``(N, P)``, on the network's device, in the units of training."""
-        x = torch.as_tensor(inputs).to(self.network.posterior.device)
+        x = as_tensor(inputs, "inputs:", "numbers").to(self.network.posterior.device)
         num_inputs = self.network.architecture.num_inputs
         if x.numel() == 0 or num_inputs not in (math.prod(x.shape), math.prod(x.shape[1:])):
             raise InputError(f"inputs: have shape {tuple(x.shape)}; must be (N, ...) with {num_inputs} numbers each")
@@ -253,6 +257,28 @@ class Posterior:
                 raise InputError("inputs: floats must lie in 0..1, since training was on bytes; or give bytes, 0..255")
             return x.float() * PIXELS
         return x.float()
+
+    def _as_labels(self, labels: Inputs, num: int) -> Tensor:
+        """Check the labels of as many inputs, and put them on the network's device."""
+        y, num_outputs = as_tensor(labels, "labels:", "numbers"), self.likelihood.num_outputs
+        takes_classes = self.likelihood.score == "accuracy"
+        shapes = [(num,)] if takes_classes else [(num,)] * (num_outputs == 1) + [(num, num_outputs)]
+        if tuple(y.shape) not in shapes:
+            wanted = " or ".join(map(str, shapes))
+            raise InputError(f"labels: have shape {tuple(y.shape)} for {num} inputs; must be {wanted}")
+        if not y.isfinite().all():
+            raise InputError("labels: hold values that are not finite")
+        if not takes_classes:
+            return y.float().to(self.network.posterior.device)
+        if y.is_floating_point():
+            raise InputError(f"labels: hold floats; must be classes as whole numbers 0..{num_outputs - 1}")
+        y = y.long()
+        if y.min() < 0 or y.max() >= num_outputs:
+            wrong = int(y.min() if y.min() < 0 else y.max())
+            raise InputError(
+                f"labels: hold {wrong}; must be 0..{num_outputs - 1}, counted in the order of classes={self.classes}"
+            )
+        return y.to(self.network.posterior.device)
 
 
 def load(source: str | Path, network: str | nn.Module | Architecture | None = None) -> Posterior:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import bbb
+from bbb.inference import Categorical, GaussianNoise
 from bbb.networks import MLP, WeightsError, build, initial_network
 from bbb.runs import CHECKPOINT, WEIGHTS, NumberPrediction, Posterior, Prediction, fit
 from bbb.system import InputError
@@ -79,6 +80,7 @@ def test_bytes_floats_tensors_and_a_single_image_mean_the_same(posterior):
         (torch.zeros(0, 36), "must be"),
         (torch.full((2, 36), 2.0), r"floats must lie in 0..1"),
         (torch.full((2, 36), math.nan), "not finite"),
+        (np.full((2, 36), "a"), "inputs: holds <U1; must be numbers"),
     ],
 )
 def test_other_inputs_are_refused(posterior, inputs, message):
@@ -261,21 +263,93 @@ def test_an_architecture_of_ones_own_is_made_again_for_the_shape_of_training(in_
     assert torch.equal(again.network.posterior.centre, loaded.network.posterior.centre)
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "message"),
-    [
-        (torch.zeros(4, 6), torch.zeros(3), "x, y: have shapes"),
-        (torch.full((4, 6), math.nan), torch.zeros(4), "x: holds values that are not finite"),
-        (torch.zeros(4, 6), torch.tensor([0, 1, -1, 0]), "classes must be"),
-    ],
-)
-def test_data_that_cannot_be_are_refused(x, y, message):
+X, CLASSES = torch.zeros(4, 6), torch.tensor([0, 1, 1, 0])
+BAD_DATA = {
+    "too few labels": ((X, torch.zeros(3)), {}, r"y has shape \(3,\) for 4 examples; must be \(N,\) or \(N, C\)"),
+    "not finite": ((X + math.nan, torch.zeros(4)), {}, "x holds values that are not finite"),
+    "negative classes": ((X, CLASSES - 1), {}, "y must be .* classes, counted from 0"),
+    "text as inputs": ((np.full((4, 6), "a"), CLASSES), {}, "x holds <U1; must be numbers"),
+    "text as labels": ((X, ["a", "b", "b", "a"]), {}, "y holds <U1; must be numbers"),
+    "ragged": (([[1.0], [1.0, 2.0]], CLASSES[:2]), {}, "x has rows of different lengths; must be numbers"),
+    "complex": ((X.to(torch.complex64), CLASSES), {}, "x holds complex64; must be numbers"),
+    "one vector": ((X[0], CLASSES), {}, r"x has shape \(6,\); must be \(N, P\)"),
+    "large whole numbers": ((X.int() + 256, CLASSES), {}, "x: whole numbers must be bytes"),
+    "no validation labels": ((X, CLASSES), {"validation": (X,)}, r"validation: must be a pair \(x, y\)"),
+    "validation of another shape": (
+        (X, CLASSES),
+        {"validation": (X[:, :5], CLASSES)},
+        r"the data and validation differ: inputs of shape \(6,\) and \(5,\)",
+    ),
+    "validation of another type": (
+        (X, CLASSES),
+        {"validation": (X.byte(), CLASSES)},
+        "validation differ: inputs of type torch.float32 and torch.uint8",
+    ),
+    "validation of another kind": (
+        (X, CLASSES),
+        {"validation": (X, CLASSES / 2)},
+        "validation differ: labels of type torch.int64 and torch.float32",
+    ),
+    "text in validation": ((X, CLASSES), {"validation": (X, ["a"] * 4)}, "validation y holds <U1; must be numbers"),
+    "a class to validate alone": (
+        (X, CLASSES),
+        {"validation": (X, CLASSES + 1)},
+        r"validation y: holds class 2; must be 0..1, the network's 2 outputs",
+    ),
+    "classes for numbers": (
+        (X, CLASSES),
+        {"likelihood": GaussianNoise(1, 1.0)},
+        "y: holds classes; likelihood=GaussianNoise needs floats",
+    ),
+    "too many numbers": (
+        (X, torch.zeros(4, 2)),
+        {"likelihood": GaussianNoise(1, 1.0)},
+        "y: has 2 numbers for each example; the likelihood has num_outputs=1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_data_that_cannot_be_are_refused_in_one_line(case):
+    data, options, message = BAD_DATA[case]
+    with pytest.raises(InputError, match=message) as error:
+        fit(nn.Sequential(nn.Linear(6, 2)), *data, show_progress=False, **options)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_any_kind_of_array_means_the_same():
+    x, y = floats()
+    expected = bbb.fit(layered(), x, y, **FLOATS).network.posterior.centre
+    for same_x, same_y in ((x.numpy().astype(">f4"), y.int().numpy()), (x.tolist(), y.bool()), (x, y.tolist())):
+        assert torch.equal(bbb.fit(layered(), same_x, same_y, **FLOATS).network.posterior.centre, expected)
+
+
+BAD_LABELS = {
+    "floats": (torch.zeros(64), r"labels: hold floats; must be classes as whole numbers 0..2"),
+    "too few": (torch.zeros(63).long(), r"labels: have shape \(63,\) for 64 inputs; must be \(64,\)"),
+    "one-hot": (torch.zeros(64, 3).long(), r"labels: have shape \(64, 3\) for 64 inputs"),
+    "too high": (torch.arange(64) % 4, r"labels: hold 3; must be 0..2, counted in the order of classes=\(0, 1, 2\)"),
+    "negative": (torch.arange(64) % 3 - 1, "labels: hold -1; must be 0..2"),
+    "text": (["a"] * 64, "labels: holds <U1; must be numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_labels_that_cannot_be_are_not_scored(posterior, case):
+    labels, message = BAD_LABELS[case]
     with pytest.raises(InputError, match=message):
-        fit(nn.Sequential(nn.Linear(6, 2)), x, y, show_progress=False)
+        posterior.score(images()[0], labels)
+
+
+def test_labels_of_numbers_are_checked_too():
+    numbers = Posterior(initial_network(MLP((6, 2)), 0.1, tasks.seeded(1)), GaussianNoise(2, 1.0), takes_bytes=False)
+    assert numbers.score(X, torch.zeros(4, 2).int()) == numbers.score(X, torch.zeros(4, 2))
+    for labels, message in ((torch.zeros(4), r"must be \(4, 2\)"), (torch.full((4, 2), math.inf), "not finite")):
+        with pytest.raises(InputError, match=message):
+            numbers.score(X, labels)
 
 
 def test_replicas_are_one_ensemble():
-    from bbb.inference import Categorical
     from bbb.networks import BayesianNetwork
 
     members = [initial_network(MLP((36, 8, 3)), 0.1, tasks.seeded(seed)) for seed in (1, 2)]
