@@ -454,6 +454,13 @@ FAULTS = [
         "runs/test_posterior.py",
     ),
     Fault(
+        "a Bayesian layer may share its weights with a deterministic one",
+        "networks/module.py",
+        "if other == path or not {path, other} & bayesian.keys():",
+        "if other == path or not {path, other} <= bayesian.keys():",
+        "networks/test_module.py",
+    ),
+    Fault(
         "print_config stars what has not changed",
         "cli/commands.py",
         'mark = " " if value == defaults[key] else "*"',
