@@ -294,8 +294,8 @@ FAULTS = [
     Fault(
         "a run of another configuration is resumed",
         "runs/folders.py",
-        "same = [folder for folder, keys in differing.items() if not keys]",
-        "same = [*differing]",
+        "same = [run for run in stopped if not differing[run.folder]]",
+        "same = stopped",
         "runs cli",
     ),
     Fault(

@@ -191,7 +191,9 @@ def _extras(
 def _blank(
     architecture: Architecture, num_flows: int, flow: FlowName | None, num_replicas: int, tensors: Mapping[str, Tensor]
 ) -> BayesianNetwork | None:
-    """Make a network to load tensors into; None if they are too few for it, since it might exceed the memory."""
+    """Make a network to load tensors into; None if they are too few, since it might exceed the memory, or not its."""
+    if num_replicas > 1 and architecture.fixed is not None:
+        return None
     layers, flow = architecture.layers, flow or "planar"
     flow_parameters = num_flow_parameters([layer.matrix_shape for layer in layers], flow)
     needed = num_replicas * (2 * num_weights(layers) + num_flows * flow_parameters)

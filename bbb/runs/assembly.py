@@ -38,6 +38,7 @@ from bbb.inference import Categorical, GaussianNoise, Likelihood, prepare
 from bbb.networks import (
     Architecture,
     BayesianNetwork,
+    NetworkError,
     PretrainedMean,
     WeightsError,
     build,
@@ -188,6 +189,11 @@ def assemble(settings: Settings, device: torch.device, started_with: Mapping[str
     with torch.random.fork_rng([]):  # modules draw the start of their own parameters
         torch.manual_seed(stream_seed(settings, "init"))
         architecture = build(settings.network, task.train.input_shape, num_outputs, hidden, settings.deterministic)
+    if settings.num_replicas > 1 and architecture.fixed is not None:
+        raise NetworkError(
+            f"num_replicas={settings.num_replicas}: network={settings.network} has layers that are not Bayesian, which "
+            "replicas would share; use num_replicas=1"
+        )
     _check_memory(settings, architecture, device)
     normalization = _normalization(settings, task.train).to(device)
     likelihood = _likelihood(settings, num_outputs).to(device)
