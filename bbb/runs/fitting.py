@@ -1,14 +1,16 @@
 """Train a posterior over one's own network and data, from Python, without configuration or Sacred."""
 
 import copy
+import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from bbb.data import Normalization, Split, as_split, as_tensor, check_alike, standardization
 from bbb.distributions import WeightDistribution, gaussian_prior
@@ -181,7 +183,7 @@ def _train(process: Training, folder: Path | None, show_progress: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():
             progress.restore(load_progress(folder, process.train.labels.device))
-    with tqdm(total=process.num_steps, unit=" steps", disable=None if show_progress else True) as bar:
+    with _progress_bar(process.num_steps, show_progress) as bar:
 
         def on_step(step: int, num_steps: int) -> None:
             bar.update(step - bar.n)
@@ -190,6 +192,16 @@ def _train(process: Training, folder: Path | None, show_progress: bool) -> None:
             bar.set_postfix_str(describe(epoch, process.plan.num_epochs).split(" | ", 1)[1].rsplit(" | ", 1)[0])
 
         progress.train(on_epoch, on_step)
+
+
+def _progress_bar(num_steps: int, is_shown: bool) -> "tqdm[Any]":
+    """Make a bar for the terminal or the notebook; a notebook without ipywidgets gets one of plain text."""
+    in_notebook = "ipykernel.zmqshell" in sys.modules
+    kind = tqdm
+    if in_notebook and find_spec("ipywidgets") is not None:  # else tqdm would warn, at each first use
+        from tqdm.auto import tqdm as kind
+    disable = None if is_shown and not in_notebook else not is_shown  # None: disabled if the output is not a terminal
+    return kind(total=num_steps, unit=" steps", disable=disable)
 
 
 def _split(x: Array, y: Array, prefix: str = "") -> Split:

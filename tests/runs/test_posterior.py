@@ -1,7 +1,11 @@
 """A posterior from Python: trained on one's own module and tensors, loaded, asked, handed on."""
 
+import importlib
 import itertools
 import math
+import sys
+import types
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from torch import nn
 import bbb
 from bbb.inference import Categorical, GaussianNoise
 from bbb.networks import MLP, WeightsError, build, initial_network
-from bbb.runs import CHECKPOINT, WEIGHTS, NumberPrediction, Posterior, Prediction, fit
+from bbb.runs import CHECKPOINT, WEIGHTS, NumberPrediction, Posterior, Prediction, fit, fitting
 from bbb.system import InputError
 from tests import tasks
 
@@ -199,6 +203,22 @@ def test_a_prior_of_another_network_or_other_inputs_is_refused_in_one_line(chang
     with pytest.raises(InputError, match=message) as error:
         bbb.fit(**how)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_notebook_without_widgets_gets_a_plain_bar_and_no_warning(monkeypatch, capsys, is_shown):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # it cannot be imported
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", types.ModuleType("zmqshell"))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    for name in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        importlib.reload(fitting).fit(layered(), *floats(), **{**FLOATS, "show_progress": is_shown})
+    assert found == []
+    shown = capsys.readouterr().err
+    assert ("8/8" in shown) == is_shown
+    assert "Warning" not in shown
 
 
 def test_numbers_have_means_intervals_and_a_learnt_noise():
