@@ -1,7 +1,7 @@
 from .architecture import Apply as Apply
 from .architecture import Architecture as Architecture
-from .build import USERS_OWN as USERS_OWN
 from .build import build as build
+from .choices import USERS_OWN as USERS_OWN
 from .forward import forward_drawn as forward_drawn
 from .forward import forward_local as forward_local
 from .layers import Convolution as Convolution
