@@ -32,7 +32,11 @@ def toy_network():
 
 @pytest.fixture
 def in_tmp(tmp_path, monkeypatch):
-    """Work in an empty folder, so that results/ and data/ are the test's own."""
+    """Work in an empty folder, so that results/ and data/ are the test's own.
+
+    Its files need not outlive a power cut: a run makes some sixty waits for the disk, which a busy disk makes long.
+    """
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BBB_DATA_DIR", raising=False)
     return tmp_path

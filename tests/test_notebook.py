@@ -31,6 +31,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert all(output.output_type != "error" for output in outputs)
+    assert not [output.text for output in outputs if "Warning" in output.get("text", "")]
     printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
     low, high = (float(value) for value in re.findall(r"entropy ([\d.]+) =", printed))
     assert 0.0 < low < high < 1.61  # ln 5

@@ -22,6 +22,7 @@ from bbb.runs import RESUMABLE, Settings
 from bbb.system import StoppedError, in_lines, rank, refusing_bad_input
 
 PACKAGE = Path(__file__).resolve().parents[1]
+SACREDS_OWN = ("print_dependencies", "print_named_configs", "save_config")  # commands
 DEPENDENCIES = ("torch", "torchvision", "torchmetrics", "safetensors", "scikit-learn")  # whose versions are recorded
 
 
@@ -37,12 +38,16 @@ def has_commit() -> bool:
 def set_up(ex: Experiment) -> None:
     """Make Sacred record every module and the versions of its dependencies, and print only what is wrong.
 
+    A pipe that closes ends its own commands as it ends ours: from within, since Sacred shows a traceback of the rest.
+
     ``-l INFO`` makes Sacred print more.
     """
     asks_git, ex.save_git_info = ex.save_git_info, False  # it has for experiment.py; for each file takes half a second
     for module in sorted(PACKAGE.rglob("*.py")):
         ex.add_source_file(str(module))
     ex.save_git_info = asks_git
+    for name in SACREDS_OWN:
+        ex.command(into_a_pipe()(ex.commands[name].__wrapped__), unobserved=True)
     for package in DEPENDENCIES:
         ex.add_package_dependency(package, version(package))
     messages = logging.StreamHandler()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,11 @@ class Recorder(FileStorageObserver):
         """The folder that holds the record; None before the record is started."""
         return Path(self.dir) if self.dir is not None else None
 
-    def record(self) -> None:
+    def record(self, info: Mapping[str, Any]) -> None:
         """Start the record in the run's folder, which is made if it is new.
+
+        Args:
+            info: what the run read; it is there before the first checkpoint, since resuming needs it.
 
         Raises:
             bbb.system.StorageError: it cannot be written; a new folder is removed.
@@ -63,6 +66,8 @@ class Recorder(FileStorageObserver):
         try:
             with writing(folder):
                 super().started_event(**self._start)
+                if info:
+                    self.save_json(info, "info.json")
             self._has_begun = True
         except InputError:
             self.dir = None

@@ -59,15 +59,19 @@ def _train(
                 opened.resume(config)
             state = runs.load_progress(opened.folder if opened is not None else None, device)
         assembly = runs.assemble(settings, device, state["source"] if state else None)
-        if recorder is not None and opened is not None:
-            recorder.record()
-            folder = opened.folder
         if assembly.record is not None:
             run.info["source"] = assembly.record
+        if files := runs.record_files(config):
+            run.info["files"] = files
         if assembly.pretrained is not None:
             run.info["matches"] = list(assembly.pretrained.report)
+        if recorder is not None and opened is not None:
+            recorder.record(run.info)
+            folder = opened.folder
         place = f", results in {folder}" if folder is not None else ""
         print(f"{settings.experiment_name}: {settings.dataset} on {device}{place}")
+        for line in assembly.pretrained.report if assembly.pretrained is not None else ():
+            print(f"pretrained: {line}")
     with system.joined(device) as group:
         state = group.from_first(state)
         if assembly is None:

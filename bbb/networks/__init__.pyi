@@ -1,6 +1,7 @@
 from .architecture import Apply as Apply
 from .architecture import Architecture as Architecture
 from .build import build as build
+from .choices import USERS_OWN as USERS_OWN
 from .forward import forward_drawn as forward_drawn
 from .layers import Convolution as Convolution
 from .layers import Dense as Dense

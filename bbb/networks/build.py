@@ -3,7 +3,6 @@
 import importlib.util
 import inspect
 import math
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 from torch import nn
 
 from bbb.networks.architecture import Architecture
+from bbb.networks.choices import USERS_OWN
 from bbb.networks.layers import Shape
 from bbb.networks.lenet import lenet
 from bbb.networks.mlp import MLP
 from bbb.networks.module import ModuleArchitecture, NetworkError
-
-USERS_OWN = re.compile(r"(?P<file>.+\.py):(?P<function>[A-Za-z_]\w*)")
 
 
 def build(

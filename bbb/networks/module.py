@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bbb.networks.architecture import Apply, Architecture
 from bbb.networks.layers import Convolution, Dense, Layer, Shape
@@ -21,8 +22,8 @@ class NetworkError(InputError):
 class ModuleArchitecture(Architecture):
     """A module whose Linear and Conv2d layers take their weights from a posterior.
 
-    The module is copied. In the copy each such layer gives up its parameters and runs with those that it is handed, in
-    whatever free code the module's ``forward`` is written. Layers that are named as deterministic keep their
+    The module is copied, in float32. In the copy each such layer gives up its parameters and runs with those that it is
+    handed, in whatever free code the module's ``forward`` is written. Layers that are named as deterministic keep their
     parameters: they are trained as in any network, without prior and posterior.
 
     Draws and replicas are further rows of the batch as the module sees it, so its ``forward`` must treat the examples
@@ -49,7 +50,7 @@ class ModuleArchitecture(Architecture):
         deterministic: Sequence[str] = (),
     ) -> None:
         self.name, self.input_shape, self.deterministic = name, tuple(input_shape), tuple(deterministic)
-        self.module = copy.deepcopy(module).train()
+        self.module = copy.deepcopy(module).train().float()
         self._apply: Apply | None = None
         self._rows: torch.Size = torch.Size()  # draws, replicas and batch, as the module's rows
         bayesian = self._find_bayesian()
@@ -129,7 +130,12 @@ class ModuleArchitecture(Architecture):
             is_kept = next((d for d in self.deterministic if path == d or path.startswith(f"{d}.")), None)
             if is_kept is not None:
                 kept.add(is_kept)
-            if isinstance(layer, _NormBase):
+            if isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+                raise NetworkError(
+                    f"{where}: keeps running means, which are neither weights nor trained; use it with "
+                    "track_running_stats=False"
+                )
+            if isinstance(layer, _NormBase) and not isinstance(layer, _InstanceNorm):
                 raise NetworkError(
                     f"{where}: mixes the examples of a batch; use torch.nn.LayerNorm or GroupNorm, named in "
                     "deterministic, or no normalisation"
@@ -151,10 +157,29 @@ class ModuleArchitecture(Architecture):
         if missing:
             names = ", ".join(path for path, _ in self.module.named_modules() if path)
             raise NetworkError(f"deterministic={missing[0]!r}: network={self.name} has no such layer; it has {names}")
-        weights = [id(layer.weight) for layer in bayesian.values()]
-        if len(set(weights)) != len(weights):
-            raise NetworkError(f"network={self.name}: two layers share their weights; use one layer twice instead")
+        self._refuse_shared(bayesian)
         return bayesian
+
+    def _refuse_shared(self, bayesian: dict[str, nn.Module]) -> None:
+        """Refuse a parameter that two layers share, one of them Bayesian: each would have its own in the posterior."""
+        owners: dict[nn.Parameter, str] = {}
+        for path, layer in self.module.named_modules():
+            for parameter in layer._parameters.values():
+                if parameter is None:
+                    continue
+                other = owners.setdefault(parameter, path)
+                if other == path or not {path, other} & bayesian.keys():
+                    continue
+                if {path, other} <= bayesian.keys():
+                    raise NetworkError(
+                        f"network={self.name}: {other} and {path}: two layers share their weights; use one layer twice "
+                        "instead"
+                    )
+                fixed, drawn = (path, other) if other in bayesian else (other, path)
+                raise NetworkError(
+                    f"network={self.name}: layer {drawn} is to be Bayesian and shares its weights with {fixed}, which "
+                    f"is deterministic; name both in deterministic, or give each its own weights"
+                )
 
     def _try_out(self, bayesian: dict[str, nn.Module], num_outputs: int) -> list[str]:
         """Run the module on made-up examples; returns the names of the Bayesian layers in the order of their calls.

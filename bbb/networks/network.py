@@ -75,11 +75,13 @@ class BayesianNetwork(nn.Module):
         """Stack R networks with Gaussian posteriors into one, which trains them as one batched model.
 
         Raises:
-            ValueError: a posterior is not Gaussian.
+            ValueError: a posterior is not Gaussian, or there are layers that are not Bayesian.
         """
         posteriors = [network.posterior for network in networks if isinstance(network.posterior, Gaussian)]
         if len(posteriors) != len(networks):
             raise ValueError("networks: replicas must have Gaussian posteriors, without flows")
+        if any(network.fixed is not None for network in networks):
+            raise ValueError("networks: replicas would share the layers that are not Bayesian; train them one by one")
         return networks[0].with_posterior(Gaussian.stacked(posteriors))
 
 

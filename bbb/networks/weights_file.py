@@ -19,6 +19,7 @@ from bbb.data import Normalization
 from bbb.distributions import FLOWS, FlowName, flows_of, num_flow_parameters
 from bbb.networks.architecture import Architecture
 from bbb.networks.build import build
+from bbb.networks.layers import Shape
 from bbb.networks.layout import num_weights
 from bbb.networks.lenet import num_lenet_weights
 from bbb.networks.mlp import MLP
@@ -43,6 +44,7 @@ def save_weights(
     network: BayesianNetwork,
     about: Mapping[str, Any] | None = None,
     likelihood: Mapping[str, Tensor] | None = None,
+    input_shape: Shape | None = None,
 ) -> None:
     """Write a network's posterior to a temporary file, then rename it, so that nobody reads half a file.
 
@@ -51,11 +53,12 @@ def save_weights(
         network: its posterior, its layers, their fixed weights and the normalization of its inputs are written.
         about: further metadata, such as the classes; the values must fit into JSON.
         likelihood: what a likelihood has learnt, by name.
+        input_shape: of one example, for an architecture that does not know it; by default a vector of its inputs.
     """
     flow, num_flows = flows_of(network.posterior)
     tensors = dict(network.posterior.state_dict())
     tensors |= {f"likelihood.{name}": value for name, value in (likelihood or {}).items()}
-    layout = _layout(network)
+    layout = _layout(network, input_shape)
     if layout["format"] == FORMAT_3:
         tensors |= {f"normalization.{name}": value for name, value in network.normalization.named_buffers()}
         if network.fixed is not None:
@@ -112,7 +115,7 @@ def load_weights(
     return loaded.to(device), about
 
 
-def _layout(network: BayesianNetwork) -> dict[str, Any]:
+def _layout(network: BayesianNetwork, input_shape: Shape | None) -> dict[str, Any]:
     """Write down what makes the network: layer sizes, or a name with the shape of the inputs."""
     architecture, normalization = network.architecture, network.normalization
     is_plain = normalization.shift is None and normalization.scale == Normalization().scale
@@ -126,7 +129,8 @@ def _layout(network: BayesianNetwork) -> dict[str, Any]:
     if isinstance(architecture, ModuleArchitecture):
         layout |= {"input_shape": list(architecture.input_shape), "deterministic": list(architecture.deterministic)}
         return {**layout, "network": architecture.name}
-    return {**layout, "network": type(architecture).__name__, "input_shape": [architecture.num_inputs]}
+    shape = (architecture.num_inputs,) if input_shape is None else input_shape
+    return {**layout, "network": type(architecture).__name__, "input_shape": list(shape)}
 
 
 def _architecture(path: Path, about: Mapping[str, Any], network: UsersOwn | None, num_held: int) -> Architecture:
@@ -187,7 +191,9 @@ def _extras(
 def _blank(
     architecture: Architecture, num_flows: int, flow: FlowName | None, num_replicas: int, tensors: Mapping[str, Tensor]
 ) -> BayesianNetwork | None:
-    """Make a network to load tensors into; None if they are too few for it, since it might exceed the memory."""
+    """Make a network to load tensors into; None if they are too few, since it might exceed the memory, or not its."""
+    if num_replicas > 1 and architecture.fixed is not None:
+        return None
     layers, flow = architecture.layers, flow or "planar"
     flow_parameters = num_flow_parameters([layer.matrix_shape for layer in layers], flow)
     needed = num_replicas * (2 * num_weights(layers) + num_flows * flow_parameters)

@@ -6,6 +6,8 @@ from .assembly import generator as generator
 from .assembly import load_task as load_task
 from .assembly import source_record as source_record
 from .checkpoint import StateError as StateError
+from .contents import checksums as checksums
+from .contents import record_files as record_files
 from .fitting import fit as fit
 from .folders import CHECKPOINT as CHECKPOINT
 from .folders import PUBLISHED as PUBLISHED
@@ -42,6 +44,7 @@ from .plotting import training_curves as training_curves
 from .posterior import NumberPrediction as NumberPrediction
 from .posterior import Posterior as Posterior
 from .posterior import Prediction as Prediction
+from .posterior import Prior as Prior
 from .posterior import load as load
 from .progress import describe as describe
 from .progress import load_progress as load_progress

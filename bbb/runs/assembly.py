@@ -4,7 +4,6 @@ What :func:`assemble` loads and checks, before any work starts, is what the run 
 """
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from bbb.inference import Categorical, GaussianNoise, Likelihood, prepare
 from bbb.networks import (
     Architecture,
     BayesianNetwork,
+    NetworkError,
     PretrainedMean,
     WeightsError,
     build,
@@ -48,6 +48,7 @@ from bbb.networks import (
     load_weights,
     num_weights,
 )
+from bbb.runs.contents import checksum
 from bbb.runs.folders import ResultsError, find_weights
 from bbb.runs.settings import Settings
 from bbb.system import DeviceError, memory
@@ -188,6 +189,11 @@ def assemble(settings: Settings, device: torch.device, started_with: Mapping[str
     with torch.random.fork_rng([]):  # modules draw the start of their own parameters
         torch.manual_seed(stream_seed(settings, "init"))
         architecture = build(settings.network, task.train.input_shape, num_outputs, hidden, settings.deterministic)
+    if settings.num_replicas > 1 and architecture.fixed is not None:
+        raise NetworkError(
+            f"num_replicas={settings.num_replicas}: network={settings.network} has layers that are not Bayesian, which "
+            "replicas would share; use num_replicas=1"
+        )
     _check_memory(settings, architecture, device)
     normalization = _normalization(settings, task.train).to(device)
     likelihood = _likelihood(settings, num_outputs).to(device)
@@ -231,10 +237,9 @@ def source_record(pretrained: str) -> dict[str, str]:
     """
     path = find_weights(pretrained)
     try:
-        content = path.read_bytes()
+        return {"weights": str(path), "sha256": checksum(path)}
     except OSError as error:
         raise ResultsError(f"pretrained={pretrained!r}: cannot read {path} ({error.strerror})") from None
-    return {"weights": str(path), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def stream_seed(settings: Settings, stream: str, replica: int = 0) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from bbb.runs.contents import checksums, own_files, record_files
 from bbb.runs.plain import modernised
 from bbb.runs.settings import RESULTS
 from bbb.system import LOCK, InputError, link, lock, remove_leftovers, write_aside, writing
@@ -39,6 +40,15 @@ class Run:
     status: str
     config: dict[str, Any]
     result: dict[str, Any]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What it read: records of its weights and of the user's own files; empty if damaged or not there."""
+        try:
+            info = json.loads((self.folder / "info.json").read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return info if isinstance(info, dict) else {}
 
 
 class OpenRun:
@@ -197,16 +207,17 @@ def find_unfinished(experiment: Path, config: Mapping[str, Any]) -> Path:
         The run's folder.
 
     Raises:
-        ResultsError: there is none, or all had another configuration; the message says how the last one differs.
+        ResultsError: there is none, or all had another configuration, or other files of the user's own; the message
+            says how the last one differs.
     """
     stopped = [run for run in find_runs(experiment) if run.folder.parent == experiment and _is_unfinished(run)]
     if not stopped:
         raise ResultsError(f"resume=True: there is no unfinished run in {experiment}; leave resume away to start one")
     wanted = _hashable(config)
     differing = {run.folder: _differing(wanted, _hashable(run.config)) for run in stopped}
-    same = [folder for folder, keys in differing.items() if not keys]
+    same = [run for run in stopped if not differing[run.folder]]
     if same:
-        return same[-1]
+        return _unchanged(same, config)[-1].folder
     run = stopped[-1]
     changes = ", ".join(f"{key}={config[key]!r} (was {run.config.get(key)!r})" for key in differing[run.folder])
     raise ResultsError(f"resume=True: {run.folder} was started with another configuration: {changes}")
@@ -266,6 +277,25 @@ def _next_folder(experiment: Path) -> Path:
 
 def _is_unfinished(run: Run) -> bool:
     return run.status != "COMPLETED" and (run.folder / CHECKPOINT).is_file()
+
+
+def _unchanged(stopped: list[Run], config: Mapping[str, Any]) -> list[Run]:
+    """Keep the runs that were started with the files of today.
+
+    Raises:
+        ResultsError: there are none.
+    """
+    files, today = own_files(config), checksums(record_files(config))
+    started = [checksums(run.info.get("files")) for run in stopped]
+    changed = [[key for key in files if key not in today or old.get(key) != today[key]] for old in started]
+    unchanged = [run for run, keys in zip(stopped, changed, strict=True) if not keys]
+    if not unchanged:
+        key = changed[-1][0]
+        raise ResultsError(
+            f"resume=True: {stopped[-1].folder} was started with {key}={config[key]} when {files[key]} had another "
+            "content; put the old file back, or leave resume away to start anew"
+        )
+    return unchanged
 
 
 def _differing(wanted: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

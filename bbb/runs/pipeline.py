@@ -179,7 +179,7 @@ def _save_result(
     about: dict[str, Any] = {"dataset": settings.dataset, "rotation": settings.rotation, "source": assembly.record}
     about["classes"] = list(settings.classes) if settings.classes is not None else None
     about |= {"score": likelihood.score, "takes_bytes": assembly.task.train.images.dtype == torch.uint8}
-    save_weights(folder / WEIGHTS, network, about, dict(likelihood.named_parameters()))
+    save_weights(folder / WEIGHTS, network, about, dict(likelihood.named_parameters()), assembly.task.train.input_shape)
     score = f"RMSE {result.test_rmse:.4g}" if result.test_error is None else f"error {result.test_error:.2f} %"
     title = f"{settings.experiment_name}: test {score}, NLL {result.test_nll:.4f}"
     save_figure(folder / "training.png", training_curves(history, title))

@@ -1,6 +1,8 @@
 """A trained posterior to work with from Python: predictions, weights and draws, as arrays and tensors."""
 
+import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bbb.data import Normalization, as_tensor
 from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution
 from bbb.inference import Categorical, GaussianNoise, Likelihood, mixture, predict, predict_draws, split_entropy
-from bbb.networks import Architecture, BayesianNetwork, WeightsError, load_weights, save_weights
+from bbb.networks import Architecture, BayesianNetwork, Shape, WeightsError, load_weights, save_weights
 from bbb.runs.folders import find_weights
 from bbb.system import InputError
 
@@ -96,6 +99,23 @@ class LayerWeightsSummary:
         return self.kernel_mean.abs() / self.kernel_std
 
 
+@dataclass(frozen=True)
+class Prior:
+    """A prior for another training of a network, and what its weights need to mean what they did.
+
+    Attributes:
+        distribution: over the weights.
+        normalization: of the inputs that the weights were learnt on.
+        takes_bytes: whether these were bytes, 0..255.
+        fixed: the parameters of the deterministic layers, at which theirs start; empty if there are none.
+    """
+
+    distribution: WeightDistribution
+    normalization: Normalization
+    takes_bytes: bool
+    fixed: Mapping[str, Tensor]
+
+
 class Posterior:
     """A network with its posterior and its likelihood.
 
@@ -104,6 +124,7 @@ class Posterior:
         likelihood: p(y | outputs).
         classes: the labels of the data set; by default 0..C-1.
         takes_bytes: whether the network was trained on bytes, 0..255.
+        input_shape: of one example; None for what the architecture knows of it.
     """
 
     def __init__(
@@ -112,8 +133,10 @@ class Posterior:
         likelihood: Likelihood,
         classes: tuple[int, ...] | None = None,
         takes_bytes: bool = True,
+        input_shape: Shape | None = None,
     ) -> None:
         self.network, self.likelihood, self.takes_bytes = network.requires_grad_(False), likelihood, takes_bytes
+        self.input_shape = input_shape
         self.classes = tuple(range(likelihood.num_outputs)) if classes is None else tuple(classes)
 
     @property
@@ -154,8 +177,12 @@ class Posterior:
             labels: ``(N,)``, counted from 0 in the order of ``classes``; or numbers ``(N,)`` or ``(N, C)``.
             num_samples: S.
             seed: of the draws.
+
+        Raises:
+            bbb.system.InputError: the inputs are as :meth:`predict` refuses them, or the labels are not of this kind.
         """
-        x, y = self._as_inputs(inputs), torch.as_tensor(labels, device=self.network.posterior.device)
+        x = self._as_inputs(inputs)
+        y = self._as_labels(labels, len(x))
         draws = torch.Generator(x.device).manual_seed(seed)
         predictives = [predict(member, self.likelihood, x, num_samples, draws) for member in self.network.replicas()]
         return self.likelihood.scores(self.likelihood.mix_replicas(predictives), y)
@@ -192,18 +219,29 @@ class Posterior:
             drawn.append(state)
         return drawn
 
-    def as_prior(self, inflation: float = 1.0, floor: float = 0.0) -> WeightDistribution:
-        """Make the posterior the prior of another training of the same network (see ``WeightDistribution.widened``)."""
-        return self.network.posterior.widened(inflation, floor)
+    def as_prior(self, inflation: float = 1.0, floor: float = 0.0) -> Prior:
+        """Make the posterior the prior of another training of the same network.
+
+        Args:
+            inflation: factor on every variance (see :meth:`bbb.distributions.WeightDistribution.widened`).
+            floor: standard deviation added in quadrature to all weights.
+
+        Returns:
+            Copies: the widened distribution, the normalization and the deterministic layers.
+        """
+        network = self.network
+        fixed = {} if network.fixed is None else copy.deepcopy(network.fixed.state_dict())
+        distribution, normalization = network.posterior.widened(inflation, floor), copy.deepcopy(network.normalization)
+        return Prior(distribution, normalization, self.takes_bytes, fixed)
 
     def save(self, path: str | Path) -> None:
         """Write a weights file, which :func:`load` reads."""
         about = {"classes": list(self.classes), "score": self.likelihood.score, "takes_bytes": self.takes_bytes}
-        save_weights(Path(path), self.network, about, dict(self.likelihood.named_parameters()))
+        save_weights(Path(path), self.network, about, dict(self.likelihood.named_parameters()), self.input_shape)
 
     def _as_inputs(self, inputs: Inputs) -> Tensor:
         """Flatten inputs to ``(N, P)``, on the network's device, in the units of training."""
-        x = torch.as_tensor(inputs).to(self.network.posterior.device)
+        x = as_tensor(inputs, "inputs:", "numbers").to(self.network.posterior.device)
         num_inputs = self.network.architecture.num_inputs
         if x.numel() == 0 or num_inputs not in (math.prod(x.shape), math.prod(x.shape[1:])):
             raise InputError(f"inputs: have shape {tuple(x.shape)}; must be (N, ...) with {num_inputs} numbers each")
@@ -219,6 +257,28 @@ class Posterior:
                 raise InputError("inputs: floats must lie in 0..1, since training was on bytes; or give bytes, 0..255")
             return x.float() * PIXELS
         return x.float()
+
+    def _as_labels(self, labels: Inputs, num: int) -> Tensor:
+        """Check the labels of as many inputs, and put them on the network's device."""
+        y, num_outputs = as_tensor(labels, "labels:", "numbers"), self.likelihood.num_outputs
+        takes_classes = self.likelihood.score == "accuracy"
+        shapes = [(num,)] if takes_classes else [(num,)] * (num_outputs == 1) + [(num, num_outputs)]
+        if tuple(y.shape) not in shapes:
+            wanted = " or ".join(map(str, shapes))
+            raise InputError(f"labels: have shape {tuple(y.shape)} for {num} inputs; must be {wanted}")
+        if not y.isfinite().all():
+            raise InputError("labels: hold values that are not finite")
+        if not takes_classes:
+            return y.float().to(self.network.posterior.device)
+        if y.is_floating_point():
+            raise InputError(f"labels: hold floats; must be classes as whole numbers 0..{num_outputs - 1}")
+        y = y.long()
+        if y.min() < 0 or y.max() >= num_outputs:
+            wrong = int(y.min() if y.min() < 0 else y.max())
+            raise InputError(
+                f"labels: hold {wrong}; must be 0..{num_outputs - 1}, counted in the order of classes={self.classes}"
+            )
+        return y.to(self.network.posterior.device)
 
 
 def load(source: str | Path, network: str | nn.Module | Architecture | None = None) -> Posterior:
@@ -243,4 +303,5 @@ def load(source: str | Path, network: str | nn.Module | Architecture | None = No
         if {*about["likelihood"]} != {"log_std"} or about["likelihood"]["log_std"].shape != ():
             raise WeightsError(f"{path}: damaged, it does not hold the noise of its likelihood")
         likelihood.load_state_dict(about["likelihood"])
-    return Posterior(loaded, likelihood, classes, bool(about.get("takes_bytes", True)))
+    input_shape = None if "sizes" in about else tuple(map(int, about["input_shape"]))
+    return Posterior(loaded, likelihood, classes, bool(about.get("takes_bytes", True)), input_shape)

@@ -236,6 +236,9 @@ class Settings:
         value, hint = config[key], ""
         if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
             hint = "; YAML reads this as text, write it with a decimal point, as in 0.001"
+        names = re.findall(r"[^\s,'\"\[\]]+", str(value))
+        if key == "deterministic" and names:  # a shell takes quotes away, and Python reads names without quotes as text
+            hint = f'; on the command line write {key}="{names}"'
         return f"{key}={value!r}: must be {allowed}{hint}"
 
     def subset(self, kind: type) -> Any:

@@ -5,14 +5,25 @@ Completed runs are found by their configuration, whatever their name. :mod:`bbb.
 
 import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bbb import runs, system
-from bbb.runs import ALIASES, KEYS, WEIGHTS, Run, Settings, check_plain, experiment_folder, find_runs, unknown_key
+from bbb.runs import (
+    ALIASES,
+    KEYS,
+    WEIGHTS,
+    Run,
+    Settings,
+    check_plain,
+    checksums,
+    experiment_folder,
+    find_runs,
+    record_files,
+    unknown_key,
+)
 from bbb.system import InputError
 
 # Keys that do not change what is computed: where it is written and read, how often it is saved, and on what it runs.
@@ -121,7 +132,8 @@ def identity(config: Mapping[str, Any]) -> tuple[Any, ...]:
 def find_completed(jobs: Iterable[Job]) -> dict[Job, Run]:
     """Find the completed runs with the configurations of jobs.
 
-    If a run started from weights, these must equal, to the last bit, the weights that the job would start from now.
+    If a run started from weights, or read files of the user's own, these must equal, to the last bit, those that the
+    job would read now.
 
     Args:
         jobs: the jobs to look for, each after its source.
@@ -129,17 +141,22 @@ def find_completed(jobs: Iterable[Job]) -> dict[Job, Run]:
     Returns:
         For each job that is done, its run; the last one if there are several.
     """
-    recorded: dict[tuple[tuple[Any, ...], str | None], list[Run]] = {}
+    recorded: dict[tuple[object, ...], list[Run]] = {}
     for run in find_runs():
         if run.status == "COMPLETED" and (run.folder / WEIGHTS).is_file():
-            recorded.setdefault((identity(run.config), _source_of(run)), []).append(run)
+            recorded.setdefault((identity(run.config), _source_of(run), _files_of(run)), []).append(run)
+    files_of_today: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}  # one file serves many jobs
     completed: dict[Job, Run] = {}
     for job in jobs:
         if job.source is not None and job.source not in completed:
             continue
         source = _wanted_source(job.placed(completed.get(job.source) if job.source else None))
-        if (identity(job.config), source) in recorded:
-            completed[job] = recorded[identity(job.config), source][-1]
+        names = job.config["network"], job.config["dataset"]
+        if names not in files_of_today:
+            files_of_today[names] = frozenset(checksums(record_files(job.config)).items())
+        wanted = identity(job.config), source, files_of_today[names]
+        if wanted in recorded:
+            completed[job] = recorded[wanted][-1]
     return completed
 
 
@@ -147,10 +164,12 @@ def _source_of(run: Run) -> str | None:
     """The SHA-256 of the weights that a run started from."""
     if run.config.get("pretrained") is None:
         return None
-    try:
-        return json.loads((run.folder / "info.json").read_text())["source"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
+    return checksums(run.info).get("source", "unknown")
+
+
+def _files_of(run: Run) -> frozenset[tuple[str, str]]:
+    """The SHA-256 of each of the user's own files that a run read."""
+    return frozenset(checksums(run.info.get("files")).items())
 
 
 def _wanted_source(job: Job) -> str | None:

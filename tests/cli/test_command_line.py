@@ -105,7 +105,11 @@ def environment_of(unbuffered):
 
 
 @pytest.mark.parametrize("unbuffered", [False, True])
-@pytest.mark.parametrize("words", [["print_config"], ["help"], ["figures", "fast=True"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["print_config"], ["print_named_configs"], ["print_dependencies"], ["help"], ["figures", "fast=True"]],
+    ids=" ".join,
+)
 def test_the_first_line_can_be_read_and_the_pipe_closed(in_tmp, words, unbuffered):
     line = f"{sys.executable} {REPOSITORY / 'experiment.py'} {' '.join(words)} | head -1"
     done = subprocess.run(line, shell=True, env=environment_of(unbuffered), capture_output=True, text=True, check=False)
@@ -116,7 +120,14 @@ def test_the_first_line_can_be_read_and_the_pipe_closed(in_tmp, words, unbuffere
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize(
     "words",
-    [["print_config"], ["help"], ["--help"], ["grid", "with", *SMALL, "grid={'seed': [1]}"], ["with", *SMALL]],
+    [
+        ["print_config"],
+        ["print_named_configs"],
+        ["help"],
+        ["--help"],
+        ["grid", "with", *SMALL, "grid={'seed': [1]}"],
+        ["with", *SMALL],
+    ],
     ids=" ".join,
 )
 def test_nothing_is_printed_where_nobody_reads(in_tmp, words, unbuffered):

@@ -43,6 +43,19 @@ from tests.tasks import SMALL, command, refused
         (["with", "prior_inflation=0"], "prior_inflation=0: must be a number from 1e-06"),
         (["with", "prior_floor=-1"], "prior_floor=-1: must be a number from 0"),
         (["with", "head=old"], "head='old': must be one of fresh, keep, auto"),
+        *(
+            (
+                ["with", f"deterministic={typed}"],
+                f"deterministic={read}: must be a list of names of layers, perhaps empty; on the command line write "
+                f'deterministic="{meant}"',
+            )
+            for typed, read, meant in (
+                ("[conv1]", "'[conv1]'", "['conv1']"),
+                ("[conv1, block.conv2]", "'[conv1, block.conv2]'", "['conv1', 'block.conv2']"),
+                ("conv1", "'conv1'", "['conv1']"),
+                ("[0]", "[0]", "['0']"),
+            )
+        ),
         (["with", "rotation=up"], "rotation='up': must be a number from -360"),
         (["with", "steps_per_epoch=0"], "steps_per_epoch=0: must be a whole number from 1"),
         (["with", "transfer", *SMALL], "pretrained='domain_a': there is no weights file, run folder or completed"),

@@ -26,9 +26,9 @@ class Code(nn.Module):
         return self.code(self, x)
 
 
-def tied():
+def tied(parameter="weight"):
     first, second = L(4, 4), L(4, 4)
-    second.weight = first.weight
+    setattr(second, parameter, getattr(first, parameter))
     return nn.Sequential(first, second, L(4, 2))
 
 
@@ -73,7 +73,24 @@ REFUSED = {  # the module for inputs (4,) and two outputs, what is deterministic
         (),
         "layer 0 (Linear): cannot be Bayesian",
     ),
-    "shared weights": (tied(), (), "two layers share their weights; use one layer twice instead"),
+    "shared weights": (tied(), (), "0 and 1: two layers share their weights; use one layer twice instead"),
+    "shared bias": (tied("bias"), (), "0 and 1: two layers share their weights; use one layer twice instead"),
+    "shared with a deterministic layer": (
+        tied(),
+        ("1",),
+        "layer 0 is to be Bayesian and shares its weights with 1, which is deterministic; name both in deterministic",
+    ),
+    "shared with an earlier deterministic layer": (tied(), ("0",), "layer 1 is to be Bayesian and shares its weights"),
+    "instance norm with running means": (
+        nn.Sequential(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten(), L(4, 2)),
+        (),
+        "layer 1 (InstanceNorm1d): keeps running means, which are neither weights nor trained; use it with",
+    ),
+    "instance norm that nobody named": (
+        nn.Sequential(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2, affine=True), nn.Flatten(), L(4, 2)),
+        (),
+        "layer 1 (InstanceNorm1d): cannot be Bayesian; use torch.nn.Linear or Conv2d with zeros as padding, or keep it",
+    ),
     "unused": (
         Code(lambda self, x: self.head(x), head=L(4, 2), idle=L(4, 4)),
         (),
@@ -149,6 +166,32 @@ def test_lenet_has_the_weights_of_the_pruning_papers(shape, num):
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in shape[1:])
     parts = (shape[0] * 25 + 1) * 20, (20 * 25 + 1) * 50, (50 * rows * columns + 1) * 500, 501 * 10
     assert num_weights(lenet(shape, 10).layers) == sum(parts) == num_lenet_weights(shape, 10) == num
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_norm_treats_examples_one_by_one_and_is_kept(affine):
+    norm = nn.InstanceNorm1d(2, affine=affine)
+    module = nn.Sequential(nn.Unflatten(1, (2, 3)), norm, nn.Flatten(), L(6, 2))
+    architecture = ModuleArchitecture(module, (6,), 2, deterministic=["1"] if affine else [])
+    assert (architecture.fixed is not None) == affine
+    x = torch.randn(5, 6, generator=seeded(1))
+    w = torch.cat([value.detach().flatten() for value in module[3].parameters()]).expand(4, -1)
+    outputs = forward_drawn(architecture, unflatten(w, architecture.layers), x)
+    torch.testing.assert_close(outputs, module(x).expand(4, -1, -1))
+
+
+def test_two_deterministic_layers_may_share_their_weights():
+    assert ModuleArchitecture(tied(), (4,), 2, deterministic=["0", "1"]).names == ("2",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_module_of_another_precision_runs_in_float32(dtype):
+    module = nn.Sequential(L(4, 3), nn.LayerNorm(3), L(3, 2)).to(dtype)
+    architecture = ModuleArchitecture(module, (4,), 2, deterministic=["1"])
+    assert {p.dtype for p in architecture.fixed.parameters()} == {torch.float32}
+    assert {p.dtype for p in module.parameters()} == {dtype}, "the user's own stays as it is"
+    weights = unflatten(torch.ones(1, num_weights(architecture.layers)), architecture.layers)
+    assert forward_drawn(architecture, weights, torch.ones(5, 4)).dtype == torch.float32
 
 
 def test_the_module_of_the_user_is_left_as_it_was():

@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from bbb.distributions import Gaussian
-from bbb.networks import MLP, BayesianNetwork, initial_network, num_hidden_weights, num_weights
+from bbb.networks import MLP, BayesianNetwork, ModuleArchitecture, initial_network, num_hidden_weights, num_weights
 from tests.tasks import TOY, network, random_gaussian, seeded
 
 
@@ -60,6 +61,15 @@ def test_replicas_are_the_networks_that_were_stacked():
 def test_networks_with_flows_are_not_stacked():
     with pytest.raises(ValueError, match="replicas must have Gaussian posteriors, without flows"):
         BayesianNetwork.stacked([network(1), network(2, 3)])
+
+
+def test_replicas_would_share_deterministic_layers_and_are_refused():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    parts = [
+        initial_network(ModuleArchitecture(module, (4,), 2, deterministic=["0"]), 0.1, seeded(seed)) for seed in (1, 2)
+    ]
+    with pytest.raises(ValueError, match="replicas would share the layers that are not Bayesian"):
+        BayesianNetwork.stacked(parts)
 
 
 def test_the_network_holds_its_posterior_and_nothing_else():

@@ -220,6 +220,11 @@ FORGED = {  # of the user's own network: tensors, metadata, and the words
     ),
     "a scale beyond floats": ({"normalization.scale": None}, {"scale": 10**400}, "the layout in its metadata"),
     "a posterior of another size": ({"mean": torch.zeros(44)}, {}, "do not have the shape that its layout"),
+    "replicas that share layers": (
+        {"mean": torch.zeros(2, 45), "log_std": torch.zeros(2, 45)},
+        {"num_replicas": 2},
+        "do not have the shape that its layout",
+    ),
     "a tensor too many": ({"extra": torch.zeros(44)}, {}, "do not have the shape that its layout"),
 }
 

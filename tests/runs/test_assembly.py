@@ -56,6 +56,15 @@ def test_two_runs_of_an_assembly_do_not_share_layers_that_are_not_bayesian(in_tm
     assert results[0] == results[1]
 
 
+def test_replicas_of_an_architecture_with_layers_that_are_not_bayesian_are_refused(in_tmp):
+    (in_tmp / "net.py").write_text(
+        "from torch import nn\nfrom bbb.networks import MLP\n\n\nclass Own(MLP):\n    fixed = nn.Linear(2, 2)\n\n\n"
+        "def make(input_shape, num_outputs):\n    return Own((64, num_outputs))\n"
+    )
+    with pytest.raises(InputError, match=r"num_replicas=2: network=net.py:make has layers that are not Bayesian"):
+        assemble(network="net.py:make", num_replicas=2)
+
+
 def test_pretrained_weights_are_the_start(in_tmp):
     tasks.run(in_tmp)
     pretrained = str(in_tmp / "weights.safetensors")

@@ -163,6 +163,34 @@ def test_an_unfinished_run_of_a_version_in_which_classes_were_digits_is_found(tm
         runs.find_unfinished(tmp_path, {**DEFAULT, "classes": [0, 1]})
 
 
+def test_a_stopped_run_is_resumed_only_with_the_files_that_it_was_started_with(in_tmp):
+    """The last run with today's content is taken; one that recorded nothing, or was damaged, is not."""
+    code, data = in_tmp / "own.py", in_tmp / "mine.npz"
+    config = {"network": "own.py:make", "dataset": "mine.npz"}
+    for number, content in enumerate(["old", "new", "old", "newest"], start=1):
+        code.write_text(content)
+        data.write_text("data")
+        (unfinished_run(in_tmp / "e" / str(number), **config) / "info.json").write_text(
+            json.dumps({"files": runs.record_files(config)})
+        )
+    assert runs.find_unfinished(in_tmp / "e", config).name == "4"
+    code.write_text("old")
+    assert runs.find_unfinished(in_tmp / "e", config).name == "3"
+    (in_tmp / "e" / "3" / "info.json").write_text("{half")
+    assert runs.find_unfinished(in_tmp / "e", config).name == "1"
+    data.write_text("other data")
+    with pytest.raises(ResultsError) as error:
+        runs.find_unfinished(in_tmp / "e", config)
+    (line,) = str(error.value).splitlines()
+    assert "4 was started with network=own.py:make when own.py had another content; put the old file back" in line
+    code.write_text("newest")
+    with pytest.raises(ResultsError, match=r"4 was started with dataset=mine.npz when mine.npz had another content"):
+        runs.find_unfinished(in_tmp / "e", config)
+    data.unlink()
+    with pytest.raises(ResultsError, match=r"4 was started with dataset=mine.npz"):
+        runs.find_unfinished(in_tmp / "e", config)
+
+
 def test_nothing_to_resume(tmp_path):
     finished_run(tmp_path / "1", "")
     with pytest.raises(ResultsError, match=r"resume=True: there is no unfinished run in .*; leave resume away"):

@@ -1,7 +1,11 @@
 """A posterior from Python: trained on one's own module and tensors, loaded, asked, handed on."""
 
+import importlib
 import itertools
 import math
+import sys
+import types
+import warnings
 
 import numpy as np
 import pytest
@@ -9,8 +13,9 @@ import torch
 from torch import nn
 
 import bbb
-from bbb.networks import MLP, WeightsError, initial_network
-from bbb.runs import CHECKPOINT, WEIGHTS, NumberPrediction, Posterior, Prediction, fit
+from bbb.inference import Categorical, GaussianNoise
+from bbb.networks import MLP, WeightsError, build, initial_network
+from bbb.runs import CHECKPOINT, WEIGHTS, NumberPrediction, Posterior, Prediction, fit, fitting
 from bbb.system import InputError
 from tests import tasks
 
@@ -79,6 +84,7 @@ def test_bytes_floats_tensors_and_a_single_image_mean_the_same(posterior):
         (torch.zeros(0, 36), "must be"),
         (torch.full((2, 36), 2.0), r"floats must lie in 0..1"),
         (torch.full((2, 36), math.nan), "not finite"),
+        (np.full((2, 36), "a"), "inputs: holds <U1; must be numbers"),
     ],
 )
 def test_other_inputs_are_refused(posterior, inputs, message):
@@ -146,6 +152,75 @@ def test_a_posterior_is_a_prior_in_one_line(posterior):
     assert transferred.score(*images(seed=1))["nll"] < 0.5 * scratch.score(*images(seed=1))["nll"]
 
 
+def floats(shift=0.0, num=48):
+    x = shift + torch.randn(num, 6, generator=tasks.seeded(7))
+    return x, (x[:, 0] > shift).long()
+
+
+def layered():
+    with torch.random.fork_rng([]):
+        torch.manual_seed(4)
+        return nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.ReLU(), nn.Linear(5, 2))
+
+
+FLOATS = {"num_epochs": 2, "batch_size": 12, "lr": 0.01, "deterministic": ("1",), "show_progress": False}
+
+
+def test_a_posterior_as_prior_takes_normalization_and_deterministic_layers_along():
+    source = bbb.fit(layered(), *floats(), **FLOATS)
+    norm, prior = source.network.fixed.get_parameter("1.weight"), source.as_prior()
+    assert not torch.equal(norm, torch.ones(5)), "it was trained"
+    start = bbb.fit(layered(), *floats(shift=3.0), prior=prior, **{**FLOATS, "lr": 1e-30})
+    assert torch.equal(start.network.normalization.shift, source.network.normalization.shift)
+    assert torch.equal(start.network.normalization.scale, source.network.normalization.scale)
+    assert torch.equal(start.network.fixed.get_parameter("1.weight"), norm)
+    assert torch.equal(start.network.posterior.centre, source.network.posterior.centre)
+    moved = bbb.fit(layered(), *floats(shift=3.0), prior=prior, **FLOATS)
+    assert not torch.equal(moved.network.fixed.get_parameter("1.weight"), norm), "it is trained on"
+    assert torch.equal(source.network.fixed.get_parameter("1.weight"), prior.fixed["1.weight"]), "the source stays"
+    bare = bbb.fit(layered(), *floats(shift=3.0), prior=prior.distribution, **FLOATS)
+    assert not torch.allclose(bare.network.normalization.shift, source.network.normalization.shift)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"x": torch.zeros(48, 6, dtype=torch.uint8)},
+            "x: holds bytes, and the prior was learnt on floats; give floats",
+        ),
+        ({"deterministic": ("0", "1")}, "prior: is over 47 weights of a network for 6 inputs; this one has 12 and 6"),
+        (
+            {"network": nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 2)), "deterministic": ()},
+            "1.weight, 1.bias; .* none",
+        ),
+    ],
+)
+def test_a_prior_of_another_network_or_other_inputs_is_refused_in_one_line(changes, message):
+    x, y = floats()
+    prior = bbb.fit(layered(), x, y, **{**FLOATS, "num_epochs": 1}).as_prior()
+    how = {"network": layered(), "x": x, "y": y, "prior": prior, **FLOATS, **changes}
+    with pytest.raises(InputError, match=message) as error:
+        bbb.fit(**how)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_notebook_without_widgets_gets_a_plain_bar_and_no_warning(monkeypatch, capsys, is_shown):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # it cannot be imported
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", types.ModuleType("zmqshell"))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    for name in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        importlib.reload(fitting).fit(layered(), *floats(), **{**FLOATS, "show_progress": is_shown})
+    assert found == []
+    shown = capsys.readouterr().err
+    assert ("8/8" in shown) == is_shown
+    assert "Warning" not in shown
+
+
 def test_numbers_have_means_intervals_and_a_learnt_noise():
     x = torch.linspace(-1, 1, 200).unsqueeze(1)
     y = 2 * x.squeeze(1) + 0.2 * torch.randn(200, generator=tasks.seeded(5))
@@ -171,21 +246,130 @@ def test_a_run_of_the_command_line_is_loaded_by_name(in_tmp):
     assert set(posterior.predict(np.zeros((5, 8, 8), dtype=np.uint8)).labels.tolist()) <= {3, 7}
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "message"),
-    [
-        (torch.zeros(4, 6), torch.zeros(3), "x, y: have shapes"),
-        (torch.full((4, 6), math.nan), torch.zeros(4), "x: holds values that are not finite"),
-        (torch.zeros(4, 6), torch.tensor([0, 1, -1, 0]), "classes must be"),
-    ],
-)
-def test_data_that_cannot_be_are_refused(x, y, message):
+OWN_ARCHITECTURE = """
+from bbb.networks import Architecture, Dense
+
+
+class Own(Architecture):
+    layers = (Dense(10, 64),)
+    num_inputs = 64
+
+    def forward(self, apply, x):
+        return apply(0, x)
+
+    def __str__(self):
+        return "one layer"
+
+
+def make(input_shape, num_outputs):
+    assert (input_shape, num_outputs) == ((1, 8, 8), 10)
+    return Own()
+"""
+
+
+@pytest.mark.parametrize("by", ["command line", "fit"])
+def test_an_architecture_of_ones_own_is_made_again_for_the_shape_of_training(in_tmp, by):
+    (in_tmp / "net.py").write_text(OWN_ARCHITECTURE)
+    if by == "fit":
+        architecture = build("net.py:make", (1, 8, 8), 10)
+        pixels, labels = torch.zeros(10, 8, 8, dtype=torch.uint8), torch.arange(10)
+        bbb.fit(architecture, pixels, labels, num_epochs=1, folder="results/mine", show_progress=False)
+    else:
+        (in_tmp / "results" / "mine").mkdir(parents=True)
+        tasks.run(in_tmp / "results" / "mine", network="net.py:make")
+    loaded = bbb.load("results/mine", network="net.py:make")
+    loaded.save(in_tmp / "again.safetensors")
+    again = bbb.load(in_tmp / "again.safetensors", network="net.py:make")
+    assert torch.equal(again.network.posterior.centre, loaded.network.posterior.centre)
+
+
+X, CLASSES = torch.zeros(4, 6), torch.tensor([0, 1, 1, 0])
+BAD_DATA = {
+    "too few labels": ((X, torch.zeros(3)), {}, r"y has shape \(3,\) for 4 examples; must be \(N,\) or \(N, C\)"),
+    "not finite": ((X + math.nan, torch.zeros(4)), {}, "x holds values that are not finite"),
+    "negative classes": ((X, CLASSES - 1), {}, "y must be .* classes, counted from 0"),
+    "text as inputs": ((np.full((4, 6), "a"), CLASSES), {}, "x holds <U1; must be numbers"),
+    "text as labels": ((X, ["a", "b", "b", "a"]), {}, "y holds <U1; must be numbers"),
+    "ragged": (([[1.0], [1.0, 2.0]], CLASSES[:2]), {}, "x has rows of different lengths; must be numbers"),
+    "complex": ((X.to(torch.complex64), CLASSES), {}, "x holds complex64; must be numbers"),
+    "one vector": ((X[0], CLASSES), {}, r"x has shape \(6,\); must be \(N, P\)"),
+    "large whole numbers": ((X.int() + 256, CLASSES), {}, "x: whole numbers must be bytes"),
+    "no validation labels": ((X, CLASSES), {"validation": (X,)}, r"validation: must be a pair \(x, y\)"),
+    "validation of another shape": (
+        (X, CLASSES),
+        {"validation": (X[:, :5], CLASSES)},
+        r"the data and validation differ: inputs of shape \(6,\) and \(5,\)",
+    ),
+    "validation of another type": (
+        (X, CLASSES),
+        {"validation": (X.byte(), CLASSES)},
+        "validation differ: inputs of type torch.float32 and torch.uint8",
+    ),
+    "validation of another kind": (
+        (X, CLASSES),
+        {"validation": (X, CLASSES / 2)},
+        "validation differ: labels of type torch.int64 and torch.float32",
+    ),
+    "text in validation": ((X, CLASSES), {"validation": (X, ["a"] * 4)}, "validation y holds <U1; must be numbers"),
+    "a class to validate alone": (
+        (X, CLASSES),
+        {"validation": (X, CLASSES + 1)},
+        r"validation y: holds class 2; must be 0..1, the network's 2 outputs",
+    ),
+    "classes for numbers": (
+        (X, CLASSES),
+        {"likelihood": GaussianNoise(1, 1.0)},
+        "y: holds classes; likelihood=GaussianNoise needs floats",
+    ),
+    "too many numbers": (
+        (X, torch.zeros(4, 2)),
+        {"likelihood": GaussianNoise(1, 1.0)},
+        "y: has 2 numbers for each example; the likelihood has num_outputs=1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_data_that_cannot_be_are_refused_in_one_line(case):
+    data, options, message = BAD_DATA[case]
+    with pytest.raises(InputError, match=message) as error:
+        fit(nn.Sequential(nn.Linear(6, 2)), *data, show_progress=False, **options)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_any_kind_of_array_means_the_same():
+    x, y = floats()
+    expected = bbb.fit(layered(), x, y, **FLOATS).network.posterior.centre
+    for same_x, same_y in ((x.numpy().astype(">f4"), y.int().numpy()), (x.tolist(), y.bool()), (x, y.tolist())):
+        assert torch.equal(bbb.fit(layered(), same_x, same_y, **FLOATS).network.posterior.centre, expected)
+
+
+BAD_LABELS = {
+    "floats": (torch.zeros(64), r"labels: hold floats; must be classes as whole numbers 0..2"),
+    "too few": (torch.zeros(63).long(), r"labels: have shape \(63,\) for 64 inputs; must be \(64,\)"),
+    "one-hot": (torch.zeros(64, 3).long(), r"labels: have shape \(64, 3\) for 64 inputs"),
+    "too high": (torch.arange(64) % 4, r"labels: hold 3; must be 0..2, counted in the order of classes=\(0, 1, 2\)"),
+    "negative": (torch.arange(64) % 3 - 1, "labels: hold -1; must be 0..2"),
+    "text": (["a"] * 64, "labels: holds <U1; must be numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_labels_that_cannot_be_are_not_scored(posterior, case):
+    labels, message = BAD_LABELS[case]
     with pytest.raises(InputError, match=message):
-        fit(nn.Sequential(nn.Linear(6, 2)), x, y, show_progress=False)
+        posterior.score(images()[0], labels)
+
+
+def test_labels_of_numbers_are_checked_too():
+    numbers = Posterior(initial_network(MLP((6, 2)), 0.1, tasks.seeded(1)), GaussianNoise(2, 1.0), takes_bytes=False)
+    assert numbers.score(X, torch.zeros(4, 2).int()) == numbers.score(X, torch.zeros(4, 2))
+    for labels, message in ((torch.zeros(4), r"must be \(4, 2\)"), (torch.full((4, 2), math.inf), "not finite")):
+        with pytest.raises(InputError, match=message):
+            numbers.score(X, labels)
 
 
 def test_replicas_are_one_ensemble():
-    from bbb.inference import Categorical
     from bbb.networks import BayesianNetwork
 
     members = [initial_network(MLP((36, 8, 3)), 0.1, tasks.seeded(seed)) for seed in (1, 2)]

@@ -102,6 +102,20 @@ def test_a_run_that_started_from_other_weights_is_not_the_wanted_one(in_tmp):
     assert list(grid.find_completed([source, wanted])) == [source]
 
 
+@pytest.mark.parametrize(("key", "value"), [("network", "own.py:make"), ("dataset", "own.npz")])
+def test_a_run_that_read_another_file_of_the_same_name_is_not_the_wanted_one(in_tmp, key, value):
+    wanted, file = job(**{key: value}), Path(value.partition(":")[0])
+    file.write_text("of today")
+    folder = recorded(RESULTS / "a" / "1", wanted)
+    assert grid.find_completed([wanted]) == {}, "what it read is not known"
+    (folder / "info.json").write_text(json.dumps({"files": runs.record_files(wanted.config)}))
+    assert grid.find_completed([wanted])[wanted].folder == folder
+    file.write_text("of tomorrow")
+    assert grid.find_completed([wanted]) == {}
+    file.unlink()
+    assert grid.find_completed([wanted]) == {}
+
+
 def test_a_source_comes_before_what_starts_from_it_and_once():
     source = job()
     first, second = job(source), job(source)
