@@ -76,9 +76,10 @@ class Layer(ABC):
         with torch.enable_grad():
             outputs = self.apply(*values)  # type: ignore[arg-type]  # the first two are tensors
         needed = [value for value in (values if with_input else values[1:]) if value is not None]
-        *grad_h, grad_kernel, grad_bias = [*torch.autograd.grad(outputs, needed, grad), *([None] * (bias is None))]
-        _write(out, grad_kernel, grad_bias)
-        return grad_h[0] if with_input else None
+        found = iter(torch.autograd.grad(outputs, needed, grad))
+        grad_h = next(found) if with_input else None
+        _write(out, next(found), None if bias is None else next(found))
+        return grad_h
 
     @abstractmethod
     def apply_batched(self, h: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:

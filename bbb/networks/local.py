@@ -51,8 +51,8 @@ class LayerGradients:
 
     def targets(self, i: int) -> tuple[LayerWeights, LayerWeights]:
         """Return where to compute the gradients of layer i: in place, or aside where it has run before."""
-        found = self.mean[i], self.log_std_rate[i]
-        return tuple(map(_empty_like, found)) if self._is_written[i] else found
+        mean, log_std_rate = self.mean[i], self.log_std_rate[i]
+        return (_empty_like(mean), _empty_like(log_std_rate)) if self._is_written[i] else (mean, log_std_rate)
 
     def end(self) -> None:
         """Write zeros for layers that have not run."""

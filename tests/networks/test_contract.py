@@ -134,7 +134,12 @@ def gaussian(architecture, seed=2, log_std=-1.0):
 def local(architecture, q, x, num_samples, noise):
     network = BayesianNetwork(architecture, q)
     return forward_local(
-        architecture, network.centre_layers(), network.layers((2.0 * q.log_std).exp().unsqueeze(0)), x, num_samples, noise
+        architecture,
+        network.centre_layers(),
+        network.layers((2.0 * q.log_std).exp().unsqueeze(0)),
+        x,
+        num_samples,
+        noise,
     )
 
 

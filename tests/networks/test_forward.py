@@ -71,7 +71,12 @@ def test_local_reparameterisation_has_the_mean_and_the_variance_of_weight_sampli
     with torch.no_grad():
         by_weights = forward_drawn(architecture, network.layers(q.rsample_and_log_prob(NUM, seeded(4))[0]), x)
         by_activations = forward_local(
-            architecture, network.centre_layers(), network.layers((2.0 * q.log_std).exp().unsqueeze(0)), x, NUM, seeded(5)
+            architecture,
+            network.centre_layers(),
+            network.layers((2.0 * q.log_std).exp().unsqueeze(0)),
+            x,
+            NUM,
+            seeded(5),
         )
         # in closed form: the layer is linear in its weights
         mean = forward_drawn(architecture, network.centre_layers(), x)[0]
@@ -113,7 +118,12 @@ def test_noise_is_drawn_for_every_pixel_of_a_convolution():
     architecture, q = One(layer, (1, 2, 2)), Gaussian(torch.ones(2), torch.zeros(2))
     network = BayesianNetwork(architecture, q)
     outputs = forward_local(
-        architecture, network.centre_layers(), network.layers((2.0 * q.log_std).exp().unsqueeze(0)), torch.ones(1, 4), 1, seeded(1)
+        architecture,
+        network.centre_layers(),
+        network.layers((2.0 * q.log_std).exp().unsqueeze(0)),
+        torch.ones(1, 4),
+        1,
+        seeded(1),
     )
     assert len(outputs.unique()) == 4
 
@@ -145,7 +155,14 @@ def test_inputs_of_zeros_leave_local_gradients_finite(name):
     kernel, log_std = double(1, *layer.shape, seed=1).requires_grad_(), double(1, *layer.shape, seed=2).requires_grad_()
     biases = [double(1, layer.shape[0], seed=3 + i) if layer.has_bias else None for i in range(2)]
     x = double(3, math.prod(input_shape), seed=5) * torch.tensor([[1.0], [0.0], [1.0]])
-    outputs = forward_local(One(layer, input_shape), [(kernel, biases[0])], [((2.0 * log_std).exp(), None if biases[1] is None else (2.0 * biases[1]).exp())], x, 2, seeded(6))
+    outputs = forward_local(
+        One(layer, input_shape),
+        [(kernel, biases[0])],
+        [((2.0 * log_std).exp(), None if biases[1] is None else (2.0 * biases[1]).exp())],
+        x,
+        2,
+        seeded(6),
+    )
     assert outputs.isfinite().all()
     for gradient in torch.autograd.grad(outputs.square().sum(), (kernel, log_std)):
         assert gradient.isfinite().all()
