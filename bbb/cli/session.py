@@ -4,7 +4,8 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sacred.run import Run
 from tqdm import tqdm
@@ -13,6 +14,9 @@ from bbb import inference, runs, system
 from bbb.cli.options import Options
 from bbb.cli.recorder import Recorder
 from bbb.cli.signals import into_a_pipe, noticing_signals
+
+if TYPE_CHECKING:  # it is loaded when a run begins
+    import torch
 
 
 @into_a_pipe()
@@ -53,52 +57,77 @@ def _train(
     device = system.find_device(settings.device)
     state, assembly, folder = None, None, None
     if system.rank() == 0:  # only this process has a folder; it refuses for all
-        opened = recorder.open(settings.experiment_name) if recorder is not None else None
-        if Options.of(run).resume:
-            if opened is not None:
-                opened.resume(config)
-            state = runs.load_progress(opened.folder if opened is not None else None, device)
-        assembly = runs.assemble(settings, device, state["source"] if state else None)
-        if assembly.record is not None:
-            run.info["source"] = assembly.record
-        if files := runs.record_files(config):
-            run.info["files"] = files
-        if assembly.pretrained is not None:
-            run.info["matches"] = list(assembly.pretrained.report)
-        if recorder is not None and opened is not None:
-            recorder.record(run.info)
-            folder = opened.folder
-        place = f", results in {folder}" if folder is not None else ""
-        print(f"{settings.experiment_name}: {settings.dataset} on {device}{place}")
-        for line in assembly.pretrained.report if assembly.pretrained is not None else ():
-            print(f"pretrained: {line}")
+        state, assembly, folder = _start(config, settings, device, run, recorder)
     with system.joined(device) as group:
         state = group.from_first(state)
         if assembly is None:
             assembly = runs.assemble(settings, device, state["source"] if state else None)
         with _progress_bar(is_off=group.rank > 0) as bar:
-
-            def on_step(step: int, num_steps: int) -> None:
-                if bar.total != num_steps or step < bar.n:
-                    bar.reset(num_steps)
-                    bar.initial = bar.n = step - 1
-                bar.update()
-
-            def on_epoch(epoch: inference.Epoch) -> None:
-                bar.write(runs.describe(epoch, settings.num_epochs), file=sys.stdout)
-                log(run, epoch)
-
+            shown = Shown(bar, run, settings.num_epochs)
             result = runs.run(
                 assembly,
                 folder,
                 state,
-                on_choice=on_step,
-                on_step=on_step,
-                on_epoch=on_epoch,
+                on_choice=shown.step,
+                on_step=shown.step,
+                on_epoch=shown.epoch,
                 should_stop=lambda: bool(received),
                 group=group,
             )
     return result.as_dict() if result is not None else None
+
+
+def _start(
+    config: Mapping[str, Any], settings: runs.Settings, device: "torch.device", run: Run, recorder: Recorder | None
+) -> tuple[dict[str, Any] | None, "runs.Assembly", Path | None]:
+    """Assemble a run, open its folder and start its record; returns its checkpoint too, if it is resumed."""
+    state = None
+    opened = recorder.open(settings.experiment_name) if recorder is not None else None
+    if Options.of(run).resume:
+        if opened is not None:
+            opened.resume(config)
+        state = runs.load_progress(opened.folder if opened is not None else None, device)
+    assembly = runs.assemble(settings, device, state["source"] if state else None)
+    if assembly.record is not None:
+        run.info["source"] = assembly.record
+    if files := runs.record_files(config):
+        run.info["files"] = files
+    report = assembly.pretrained.report if assembly.pretrained is not None else ()
+    if report:
+        run.info["matches"] = list(report)
+    if recorder is not None:
+        recorder.record(run.info)
+    folder = opened.folder if opened is not None else None
+    place = f", results in {folder}" if folder is not None else ""
+    print(f"{settings.experiment_name}: {settings.dataset} on {device}{place}")
+    for line in report:
+        print(f"pretrained: {line}")
+    return state, assembly, folder
+
+
+class Shown:
+    """What a run shows while it trains: the bar, a line for each epoch, and the metrics that Sacred logs.
+
+    Args:
+        bar: the bar; its first steps may be those of choosing an inflation, or those of a resumed run.
+        run: Sacred's run.
+        num_epochs: of the training.
+    """
+
+    def __init__(self, bar: "tqdm[Any]", run: Run, num_epochs: int) -> None:
+        self.bar, self.run, self.num_epochs = bar, run, num_epochs
+
+    def step(self, step: int, num_steps: int) -> None:
+        """Move the bar; a count that begins anew begins a new bar."""
+        if self.bar.total != num_steps or step < self.bar.n:
+            self.bar.reset(num_steps)
+            self.bar.initial = self.bar.n = step - 1
+        self.bar.update()
+
+    def epoch(self, epoch: "inference.Epoch") -> None:
+        """Print and log an epoch."""
+        self.bar.write(runs.describe(epoch, self.num_epochs), file=sys.stdout)
+        log(self.run, epoch)
 
 
 def log(run: Run, epoch: "inference.Epoch") -> None:

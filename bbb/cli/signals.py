@@ -4,11 +4,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from bbb import system
 from bbb.system import StoppedError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -25,18 +28,12 @@ def noticing_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield received
-        return
-    before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    except system.LostError:
-        before[signal.SIGTERM] = signal.SIG_IGN
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with _handled_by(notice) as before:
+        try:
+            yield received
+        except system.LostError:
+            before[signal.SIGTERM] = signal.SIG_IGN
+            raise
 
 
 @contextmanager
@@ -44,19 +41,29 @@ def stopped_by_signals() -> Iterator[None]:
     """Let the first SIGINT or SIGTERM raise :class:`StoppedError`; ignore later ones while work is being stopped."""
 
     def stop(number: int, frame: object) -> None:
-        for handled in before:
+        for handled in SIGNALS:
             signal.signal(handled, signal.SIG_IGN)
         raise StoppedError("goes on from there", number)
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+    with _handled_by(stop):
         yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[dict[int, Any]]:
+    """Let a function handle :data:`SIGNALS` in this context; yields the handlers to restore, which may be changed.
+
+    In another thread than the main one, which alone may set handlers, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield {}
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
-        yield
+        yield before
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
 
 
 @contextmanager
