@@ -61,21 +61,15 @@ class LocalGradient:
         """
         with torch.no_grad():
             torch.exp(self.posterior.log_std, out=self._variance).square_()
+            kl = self._variance.new_zeros(self._variance.shape[:-1])
+            if with_kl and isinstance(self.prior, Gaussian):  # while the variances are in the processor's cache
+                kl = self._kl(self.prior)
         self._gradients.begin()
-        outputs = forward_local(
-            self.network.architecture,
-            self._mean_layers,
-            self._variance_layers,
-            x,
-            num_samples,
-            noise,
-            self._gradients,
-        )
-        if not with_kl:
-            return outputs, self._variance.new_zeros(self._variance.shape[:-1])
-        if not isinstance(self.prior, Gaussian):
-            return outputs, kl_divergence(self.posterior, self.prior, noise=noise)
-        return outputs, self._kl(self.prior)
+        layers = self._mean_layers, self._variance_layers
+        outputs = forward_local(self.network.architecture, *layers, x, num_samples, noise, self._gradients)
+        if with_kl and not isinstance(self.prior, Gaussian):
+            kl = kl_divergence(self.posterior, self.prior, noise=noise)
+        return outputs, kl
 
     @torch.no_grad()
     def store(self, kl_weight: float | Tensor) -> None:
@@ -99,7 +93,6 @@ class LocalGradient:
             grad_log_std.add_(pull).mul_(self._variance).sub_(kl_weight)
         posterior.mean.grad, posterior.log_std.grad = grad_mean, grad_log_std
 
-    @torch.no_grad()
     def _kl(self, prior: Gaussian) -> Tensor:
         """As :meth:`Gaussian.kl_divergence`, with the variances that are there already."""
         posterior, variance, shift, dim = self.posterior, self._variance, self._shift, self.posterior.dim

@@ -1,5 +1,6 @@
 """One training step: the gradient of a minibatch's cost, and the optimiser's move along it."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,13 +146,14 @@ class Step:
     def _terms(self, x: Tensor, y: Tensor, with_kl: bool) -> tuple[Tensor, Tensor, Tensor]:
         """The NLL of a minibatch ``(S, ...)``, the KL, and the total score, a mean over draws."""
         network, posterior, num_samples = self.network, self.network.posterior, self.plan.num_samples
-        in_bfloat16 = torch.autocast(x.device.type, torch.bfloat16, enabled=self.plan.precision == "bfloat16")
+        is_low = self.plan.precision == "bfloat16"
+        in_bfloat16 = torch.autocast(x.device.type, torch.bfloat16) if is_low else contextlib.nullcontext()
         noise: NoiseSource = self.tables[0] if network.num_replicas is None else Stacked(self.tables)
-        kl = torch.zeros(posterior.shape[:-1], dtype=posterior.dtype, device=posterior.device)
         if self.local is not None:
             with in_bfloat16:
                 outputs, kl = self.local.forward(x, num_samples, noise, with_kl)
         else:
+            kl = torch.zeros(posterior.shape[:-1], dtype=posterior.dtype, device=posterior.device)
             if with_kl:
                 w, kl = draw_with_kl(posterior, self.prior, num_samples, noise)
             else:

@@ -143,7 +143,7 @@ class _NoisyLayer(torch.autograd.Function):
         std = layer.apply(square, variance, variance_bias).clamp_(min=LEAST_VARIANCE).sqrt_()
         epsilon = normal((num_samples, *centre.shape[centre.ndim - own_axes :]), centre, noise)
         ctx.save_for_backward(h, square, std, epsilon, mean, mean_bias, variance, variance_bias)
-        return torch.addcmul(centre, std, epsilon)
+        return centre.addcmul_(std, epsilon) if centre.shape == epsilon.shape else torch.addcmul(centre, std, epsilon)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -155,15 +155,20 @@ class _NoisyLayer(torch.autograd.Function):
         else:
             for_mean, for_rate = _empty_like((mean, mean_bias)), _empty_like((variance, variance_bias))
         with_input = ctx.needs_input_grad[2]
-        rate = (grad * epsilon).sum_to_size(std.shape).div_(std)
+        rate = _sum_to(grad * epsilon, std).div_(std)
         grad_square = layer.gradients(square, variance, variance_bias, rate, for_rate, with_input)
-        grad_h = layer.gradients(h, mean, mean_bias, grad.sum_to_size(std.shape), for_mean, with_input)
+        grad_h = layer.gradients(h, mean, mean_bias, _sum_to(grad, std), for_mean, with_input)
         if with_input:
             grad_h.addcmul_(h, grad_square)
         if gradients is not None:
             gradients.write(number, for_mean, for_rate)
             return None, None, grad_h, None, None, None, None
         return None, None, grad_h, *for_mean, *(None if value is None else value.mul_(0.5) for value in for_rate)
+
+
+def _sum_to(x: Tensor, like: Tensor) -> Tensor:
+    """Sum over draws that shared their inputs; a single draw is a view."""
+    return x.view_as(like) if x.numel() == like.numel() else x.sum_to_size(like.shape)
 
 
 def _first(weights: LayerWeights) -> LayerWeights:
