@@ -15,6 +15,7 @@ a deterministic step takes more than twice as long after two epochs on random im
 drawn keep their units alive, so a floor that is not flushed flatters every ratio.
 """
 
+import contextlib
 import multiprocessing
 import os
 import platform
@@ -125,8 +126,9 @@ class Process:
         self.process.join()
 
     def _ask(self, word: str) -> float:
-        try:
+        with contextlib.suppress(OSError):  # it may have ended, and have said why
             self.pipe.send(word)
+        try:
             answer = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
