@@ -11,8 +11,8 @@ seconds between the two halves of a ratio.
 
 Denormal numbers are flushed to zero in all processes. Adam's mean of the gradients of a unit that is dead shrinks by a
 tenth each step and stays at the smallest denormals for good. A processor computes with those so slowly that, unflushed,
-a deterministic step takes more than twice as long after two epochs on random images as in the first. Weights that are
-drawn keep their units alive, so a floor that is not flushed flatters every ratio.
+a deterministic step takes more than twice as long after two epochs on random images as before. Drawn weights keep their
+units alive, so a floor that is not flushed flatters every ratio.
 """
 
 import contextlib
@@ -188,7 +188,9 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def peak_memory() -> float:
-    """Return the peak memory of this process in MB."""
+    """Return the peak memory of this process in MB: of its tensors on the GPU, if it has used one."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if status.is_file():  # unlike getrusage it does not count what the parent held when it started this process
         return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 1024

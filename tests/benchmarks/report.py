@@ -34,7 +34,7 @@ def parser(description: str, *options: str) -> argparse.ArgumentParser:
 
 def rules_of(arguments: argparse.Namespace) -> Rules:
     """Read how long to measure."""
-    return Rules(pairs=arguments.pairs, turns=arguments.turns, threads=arguments.threads)
+    return Rules(pairs=arguments.pairs, turns=arguments.turns, threads=getattr(arguments, "threads", None))
 
 
 def table(chosen: dict[str, Contender], floors: dict[str, Contender], rules: Rules) -> list[dict[str, Any]]:
