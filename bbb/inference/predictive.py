@@ -8,9 +8,10 @@ from torch import Tensor
 from bbb.data import Split
 from bbb.distributions import WeightDistribution, kl_divergence
 from bbb.inference.likelihood import Likelihood
-from bbb.networks import BayesianNetwork, LayerWeights, forward_drawn
+from bbb.networks import BayesianNetwork, LayerWeights, forward_drawn, num_activations
 
 CHUNK = 10_000  # images evaluated at once: bounds memory, costs no speed
+NUM_ACTIVATIONS = 2**23  # of all layers, that are evaluated at once: those of a convolution outgrow caches much sooner
 
 
 @torch.no_grad()
@@ -48,7 +49,7 @@ def predict_draws(
     x = network.normalization(images)
     for _ in range(num_samples):
         w, _ = network.posterior.rsample_and_log_prob(1, generator)
-        yield likelihood.predictive(forward_drawn(network.architecture, network.layers(w), x)[0])
+        yield likelihood.predictive(_run(network, network.layers(w), x))
 
 
 @torch.no_grad()
@@ -92,5 +93,10 @@ def elbo(
 
 def _outputs(network: BayesianNetwork, layers: list[LayerWeights], images: Tensor) -> Tensor:
     """Outputs ``(N, C)`` under one draw of the weights."""
-    chunks = images.split(CHUNK)
-    return torch.cat([forward_drawn(network.architecture, layers, network.normalization(chunk))[0] for chunk in chunks])
+    return torch.cat([_run(network, layers, network.normalization(chunk)) for chunk in images.split(CHUNK)])
+
+
+def _run(network: BayesianNetwork, layers: list[LayerWeights], x: Tensor) -> Tensor:
+    """Outputs ``(N, C)`` for normalised inputs, so many at once as is fast."""
+    size = max(1, NUM_ACTIVATIONS // num_activations(network.architecture))
+    return torch.cat([forward_drawn(network.architecture, layers, part)[0] for part in x.split(size)])
