@@ -29,9 +29,10 @@ def test_predictive_stays_finite_where_probabilities_underflow():
     assert log_probs[0, 1].item() == pytest.approx(-1000, abs=1)
 
 
-def test_images_are_evaluated_in_chunks_with_the_same_weights(toy_network, toy_split, monkeypatch):
+@pytest.mark.parametrize("limit", ["CHUNK", "NUM_ACTIVATIONS"])  # images, and 11 activations of each
+def test_images_are_evaluated_in_chunks_with_the_same_weights(toy_network, toy_split, monkeypatch, limit):
     whole = predict(toy_network, THREE_CLASSES, toy_split.images, 3, seeded(1))
-    monkeypatch.setattr("bbb.inference.predictive.CHUNK", 10)
+    monkeypatch.setattr(f"bbb.inference.predictive.{limit}", 10)
     parts = predict(toy_network, THREE_CLASSES, toy_split.images, 3, seeded(1))
     torch.testing.assert_close(whole, parts)
 
