@@ -40,12 +40,13 @@ class LocalGradient:
             for values in (mean, self._variance, self._grad_mean, self._log_std_rate)
         )
         self._gradients = LayerGradients(*gradients)
-        self._shift = mean
         if isinstance(prior, Gaussian):
             self._precision = torch.exp(-2.0 * prior.log_std.detach())
-            self._is_centred = not prior.mean.any()
-            if not self._is_centred:
-                self._shift = torch.empty_like(mean)
+            self._has_one_std = prior.log_std.ndim == 0
+            # (mean - m) times the root of the precision where weights have their own, so that it is squared at once
+            self._shift_rate = self._precision if self._has_one_std else self._precision.sqrt()
+            self._is_centred = self._has_one_std and not prior.mean.any()
+            self._shift = mean if self._is_centred else torch.empty_like(mean)
 
     def forward(self, x: Tensor, num_samples: int, noise: NoiseSource, with_kl: bool) -> tuple[Tensor, Tensor]:
         """Run the network on a minibatch.
@@ -88,9 +89,13 @@ class LocalGradient:
         elif isinstance(kl_weight, float) and kl_weight == 0.0:
             grad_log_std.mul_(self._variance)
         else:
-            pull = self._precision * kl_weight
-            grad_mean.addcmul_(self._shift, pull)
-            grad_log_std.add_(pull).mul_(self._variance).sub_(kl_weight)
+            if isinstance(kl_weight, Tensor):
+                grad_mean.addcmul_(self._shift, self._shift_rate * kl_weight)
+                grad_log_std.add_(self._precision * kl_weight)
+            else:  # without a pass over memory for the products
+                grad_mean.addcmul_(self._shift, self._shift_rate, value=kl_weight)
+                grad_log_std.add_(self._precision, alpha=kl_weight)
+            grad_log_std.mul_(self._variance).sub_(kl_weight)
         posterior.mean.grad, posterior.log_std.grad = grad_mean, grad_log_std
 
     def _kl(self, prior: Gaussian) -> Tensor:
@@ -98,10 +103,11 @@ class LocalGradient:
         posterior, variance, shift, dim = self.posterior, self._variance, self._shift, self.posterior.dim
         if not self._is_centred:
             torch.sub(posterior.mean, prior.mean, out=shift)
-        if self._precision.ndim == 0:
+        if self._has_one_std:
             quadratic = (variance.sum(-1) + torch.linalg.vecdot(shift, shift)) * self._precision
             log_stds = dim * prior.log_std
         else:
-            quadratic = torch.linalg.vecdot(torch.addcmul(variance, shift, shift), self._precision)
+            shift.mul_(self._shift_rate)
+            quadratic = torch.linalg.vecdot(variance, self._precision) + torch.linalg.vecdot(shift, shift)
             log_stds = prior.log_std.sum(-1)
         return log_stds - posterior.log_std.sum(-1) + 0.5 * (quadratic - dim)
