@@ -7,11 +7,19 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as on the command line; befor
 
 import hypothesis
 import pytest
+import torch
 
 from tests import tasks
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers():
+    """What a run that a test starts sets for its whole process ends with the test."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

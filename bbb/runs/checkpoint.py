@@ -11,7 +11,7 @@ import torch
 
 from bbb.system import InputError, write_aside
 
-STATE_FORMAT = "bbb-state-5"
+STATE_FORMAT = "bbb-state-6"
 _INSTEAD = "start again without resume=True, or put a sound copy in its place"
 
 

@@ -32,6 +32,14 @@ def test_threads_are_set():
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot flush denormal numbers")
+def test_denormal_numbers_become_zero():
+    tiny = torch.tensor([1e-39])
+    assert (tiny * 0.5).item() != 0.0
+    machine.set_up(None)
+    assert (tiny * 0.5).item() == 0.0
+
+
 @pytest.mark.parametrize(
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("x: can't allocate memory: y")]
 )
