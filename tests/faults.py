@@ -407,8 +407,8 @@ FAULTS = [
     Fault(
         "the KL's gradient at log_std without the variance",
         "inference/local_gradient.py",
-        "grad_log_std.mul_(self._variance).sub_(kl_weight)",
-        "grad_log_std.sub_(kl_weight)",
+        "alpha=kl_weight).mul_(self._variance)",
+        "alpha=kl_weight)",
         "inference/test_local_gradient.py",
     ),
     Fault(

@@ -48,6 +48,17 @@ PLAN = Plan(
 )
 
 
+class Twice(torch.nn.Module):
+    """A network of 4 inputs and 2 outputs, whose body is run twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.body(self.body(x).tanh()).tanh())
+
+
 def seeded(seed=0):
     """A generator of one's own, so that no test changes another's numbers."""
     return torch.Generator().manual_seed(seed)

@@ -43,6 +43,8 @@ class LocalGradient:
         if isinstance(prior, Gaussian):
             self._precision = torch.exp(-2.0 * prior.log_std.detach())
             self._has_one_std = prior.log_std.ndim == 0
+            log_std = prior.log_std.detach()
+            self._log_std_sum = posterior.dim * log_std if self._has_one_std else log_std.sum(-1)
             # (mean - m) times the root of the precision where weights have their own, so that it is squared at once
             self._shift_rate = self._precision if self._has_one_std else self._precision.sqrt()
             self._is_centred = self._has_one_std and not prior.mean.any()
@@ -86,28 +88,24 @@ class LocalGradient:
             if posterior.mean.grad is not None and posterior.log_std.grad is not None:  # from the KL
                 grad_mean.add_(posterior.mean.grad)
                 grad_log_std.add_(posterior.log_std.grad)
-        elif isinstance(kl_weight, float) and kl_weight == 0.0:
+        elif not isinstance(kl_weight, Tensor) and kl_weight == 0.0:
             grad_log_std.mul_(self._variance)
-        else:
-            if isinstance(kl_weight, Tensor):
-                grad_mean.addcmul_(self._shift, self._shift_rate * kl_weight)
-                grad_log_std.add_(self._precision * kl_weight)
-            else:  # without a pass over memory for the products
-                grad_mean.addcmul_(self._shift, self._shift_rate, value=kl_weight)
-                grad_log_std.add_(self._precision, alpha=kl_weight)
-            grad_log_std.mul_(self._variance).sub_(kl_weight)
+        elif isinstance(kl_weight, Tensor):
+            grad_mean.addcmul_(self._shift, self._shift_rate * kl_weight)
+            grad_log_std.add_(self._precision * kl_weight).mul_(self._variance).sub_(kl_weight)
+        else:  # without a pass over memory for the products
+            grad_mean.addcmul_(self._shift, self._shift_rate, value=kl_weight)
+            grad_log_std.add_(self._precision, alpha=kl_weight).mul_(self._variance).sub_(kl_weight)
         posterior.mean.grad, posterior.log_std.grad = grad_mean, grad_log_std
 
     def _kl(self, prior: Gaussian) -> Tensor:
         """As :meth:`Gaussian.kl_divergence`, with the variances that are there already."""
-        posterior, variance, shift, dim = self.posterior, self._variance, self._shift, self.posterior.dim
+        posterior, variance, shift = self.posterior, self._variance, self._shift
         if not self._is_centred:
             torch.sub(posterior.mean, prior.mean, out=shift)
         if self._has_one_std:
             quadratic = (variance.sum(-1) + torch.linalg.vecdot(shift, shift)) * self._precision
-            log_stds = dim * prior.log_std
         else:
             shift.mul_(self._shift_rate)
             quadratic = torch.linalg.vecdot(variance, self._precision) + torch.linalg.vecdot(shift, shift)
-            log_stds = prior.log_std.sum(-1)
-        return log_stds - posterior.log_std.sum(-1) + 0.5 * (quadratic - dim)
+        return self._log_std_sum - posterior.log_std.sum(-1) + 0.5 * (quadratic - posterior.dim)

@@ -46,10 +46,10 @@ def predict_draws(
     network: BayesianNetwork, likelihood: Likelihood, images: Tensor, num_samples: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
     """Yield what :func:`predict` combines: the predictive ``(N, C)`` under each of the draws of the weights."""
-    x = network.normalization(images)
+    x, size = network.normalization(images), _num_at_once(network)
     for _ in range(num_samples):
         w, _ = network.posterior.rsample_and_log_prob(1, generator)
-        yield likelihood.predictive(_run(network, network.layers(w), x))
+        yield likelihood.predictive(_run(network, network.layers(w), x, size))
 
 
 @torch.no_grad()
@@ -93,10 +93,15 @@ def elbo(
 
 def _outputs(network: BayesianNetwork, layers: list[LayerWeights], images: Tensor) -> Tensor:
     """Outputs ``(N, C)`` under one draw of the weights."""
-    return torch.cat([_run(network, layers, network.normalization(chunk)) for chunk in images.split(CHUNK)])
+    size = _num_at_once(network)
+    return torch.cat([_run(network, layers, network.normalization(chunk), size) for chunk in images.split(CHUNK)])
 
 
-def _run(network: BayesianNetwork, layers: list[LayerWeights], x: Tensor) -> Tensor:
-    """Outputs ``(N, C)`` for normalised inputs, so many at once as is fast."""
-    size = max(1, NUM_ACTIVATIONS // num_activations(network.architecture))
+def _num_at_once(network: BayesianNetwork) -> int:
+    """Count the examples that are evaluated at once: as many as is fast."""
+    return max(1, NUM_ACTIVATIONS // num_activations(network.architecture))
+
+
+def _run(network: BayesianNetwork, layers: list[LayerWeights], x: Tensor, size: int) -> Tensor:
+    """Outputs ``(N, C)`` for normalised inputs, ``size`` of them at once."""
     return torch.cat([forward_drawn(network.architecture, layers, part)[0] for part in x.split(size)])

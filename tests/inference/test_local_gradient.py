@@ -6,20 +6,9 @@ import torch
 from bbb.distributions import Gaussian, gaussian_prior, kl_divergence, scale_mixture_prior
 from bbb.inference.local_gradient import LocalGradient
 from bbb.networks import MLP, BayesianNetwork, ModuleArchitecture, num_activations, num_weights
-from tests.tasks import seeded
+from tests.tasks import Twice, seeded
 
 NUM_EXAMPLES, KL_WEIGHT = 5, 0.03
-
-
-class Twice(torch.nn.Module):
-    """Its body is run twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.head(self.body(self.body(x).tanh()).tanh())
 
 
 def convolutions(padding):

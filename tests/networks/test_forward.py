@@ -15,7 +15,7 @@ from bbb.networks import (
     forward_drawn,
     forward_local,
 )
-from tests.tasks import seeded
+from tests.tasks import Twice, seeded
 
 LAYERS = {
     "Linear": (torch.nn.Linear(6, 3), (6,)),
@@ -129,14 +129,6 @@ def test_noise_is_drawn_for_every_pixel_of_a_convolution():
 
 
 def test_a_network_whose_layers_run_twice_has_the_same_weights_both_times():
-    class Twice(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body, self.head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.head(self.body(self.body(x).tanh()).tanh())
-
     module = Twice()
     architecture = ModuleArchitecture(module, (4,), 2)
     assert architecture.names == ("body", "head")
