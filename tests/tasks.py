@@ -41,6 +41,7 @@ PLAN = Plan(
     beta_type="standard",
     temperature=1.0,
     input_dropout=0.0,
+    input_shift=0,
     estimator="weights",
     noise_reuse=16,
     precision="float32",

@@ -9,6 +9,7 @@ from .sources import photographs as photographs
 from .splits import DataError as DataError
 from .splits import Split as Split
 from .splits import batches as batches
+from .splits import check_shift as check_shift
 from .splits import hold_out as hold_out
 from .splits import num_batches as num_batches
 from .splits import rotate as rotate
@@ -17,4 +18,5 @@ from .splits import subsample as subsample
 from .transforms import Normalization as Normalization
 from .transforms import drop_pixels as drop_pixels
 from .transforms import rotate_images as rotate_images
+from .transforms import shift_images as shift_images
 from .transforms import standardization as standardization

@@ -89,6 +89,20 @@ def rotate(split: Split, degrees: float) -> Split:
     return Split(rotate_images(split.images, degrees, channels), split.labels, split.input_shape)
 
 
+def check_shift(split: Split, pixels: int) -> None:
+    """Refuse to move images by more than they have pixels, and examples that are not images.
+
+    Raises:
+        DataError: the examples are no images, or too small for moves by that many pixels.
+    """
+    if pixels == 0:
+        return
+    if len(split.input_shape) < 2:
+        raise DataError(f"input_shift={pixels}: only images can be moved; inputs have shape {split.input_shape}")
+    if pixels >= min(split.input_shape[-2:]):
+        raise DataError(f"input_shift={pixels}: images of {split.input_shape} would be empty; use fewer pixels")
+
+
 def subsample(split: Split, fraction: float, generator: torch.Generator) -> Split:
     """Keep a random share of each class, rounded, and at least one image of each; of numbers, a share of all.
 

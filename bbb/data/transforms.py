@@ -1,6 +1,7 @@
-"""Operations on pixels: scaling, rotation, input noise."""
+"""Operations on pixels: scaling, rotation, input noise and shifts."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -86,3 +87,24 @@ def drop_pixels(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     bits.random_(-(2**63), None, generator=generator)
     keep = bits.view(torch.int16)[: x.numel()].view_as(x) >= round(share * 2**16) - 2**15
     return (x * keep).mul_(1.0 / (1.0 - share))
+
+
+def shift_images(images: Tensor, pixels: int, input_shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Move each image by a random whole number of pixels along each axis; what comes in from outside is 0.
+
+    Args:
+        images: raw images, flattened ``(B, P)``.
+        pixels: both moves are uniform on -pixels..pixels.
+        input_shape: of one image; height and width come last.
+        generator: source of the moves, on the device of the images.
+
+    Returns:
+        ``(B, P)``.
+    """
+    if pixels == 0:
+        return images
+    num, (height, width) = len(images), input_shape[-2:]
+    padded = nn.functional.pad(images.view(num, -1, height, width), [pixels] * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, moves down, moves right, H, W): a view
+    down, right = torch.randint(2 * pixels + 1, (2, num), generator=generator, device=images.device)
+    return windows[torch.arange(num, device=images.device), :, down, right].flatten(1)

@@ -67,6 +67,14 @@ class ScaleMixture(WeightDistribution):
     def log_prob(self, w: Tensor) -> Tensor:
         return _ScaleMixtureLogProb.apply(w, self.pi, self.std1, self.std2)
 
+    def log_prob_and_precision(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate log p(w) ``(...)`` and the precision P ``(..., D)`` with which p pulls each weight to 0.
+
+        The gradient of log p at w is -P w.
+        """
+        log_prob, wide = log_prob_and_wide(w, self.pi, self.std1, self.std2)
+        return log_prob, precision_times(1.0, wide, self.std1**-2, self.std2**-2)
+
     def _with_stds(self, std1: float, std2: float) -> Self:
         return type(self)(self.dim, self.pi, std1, std2).to(self.mean)
 
@@ -101,7 +109,7 @@ def log_prob_and_wide(w: Tensor, pi: float, std1: float, std2: float) -> tuple[T
     return log_wide - _sum_of_logs(wide, math.log1p(math.exp(-log_odds_at_zero))), wide
 
 
-def precision_times(factor: Tensor, wide: Tensor, precision1: float, precision2: float) -> Tensor:
+def precision_times(factor: float | Tensor, wide: Tensor, precision1: float, precision2: float) -> Tensor:
     """Evaluate the precision that pulls a weight to zero, r / std1^2 + (1 - r) / std2^2, times a factor."""
     return (wide * (factor * (precision1 - precision2))).add_(factor * precision2)
 

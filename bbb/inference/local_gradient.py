@@ -13,49 +13,66 @@ The weights are not drawn, so all that a step does with them are few passes over
 import torch
 from torch import Tensor
 
-from bbb.distributions import Gaussian, NoiseSource, WeightDistribution, kl_divergence
+from bbb.distributions import Gaussian, GaussianKL, NoiseSource, WeightDistribution, kl_divergence
+from bbb.inference.choices import Precision
+from bbb.inference.gradient import GradientEstimator, Terms
+from bbb.inference.likelihood import Likelihood
 from bbb.networks import BayesianNetwork, LayerGradients, forward_local
 
 
-class LocalGradient:
+class LocalGradient(GradientEstimator):
     """Runs a network with local reparameterisation, and stores the gradient at its posterior's parameters.
 
     Args:
         network: the network, whose posterior is Gaussian.
+        likelihood: p(y | outputs).
         prior: p(w).
+        num_samples: S.
+        precision: of the products.
 
     Raises:
         ValueError: the posterior is not Gaussian.
     """
 
-    def __init__(self, network: BayesianNetwork, prior: WeightDistribution) -> None:
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        likelihood: Likelihood,
+        prior: WeightDistribution,
+        num_samples: int,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(network, likelihood, prior, num_samples, precision)
         posterior = network.posterior
         if not isinstance(posterior, Gaussian):
             raise ValueError("estimator='local': needs a Gaussian posterior, without flows; use estimator=weights")
-        self.network, self.posterior, self.prior = network, posterior, prior
+        self.posterior = posterior
         mean = posterior.mean.detach()
         self._variance, self._grad_mean, self._log_std_rate = (torch.empty_like(mean) for _ in range(3))
         self._mean_layers, self._variance_layers, *gradients = (
             network.layers(values.unsqueeze(0))
             for values in (mean, self._variance, self._grad_mean, self._log_std_rate)
         )
-        self._gradients = LayerGradients(*gradients)
-        if isinstance(prior, Gaussian):
-            self._precision = torch.exp(-2.0 * prior.log_std.detach())
-            self._has_one_std = prior.log_std.ndim == 0
-            log_std = prior.log_std.detach()
-            self._log_std_sum = posterior.dim * log_std if self._has_one_std else log_std.sum(-1)
-            # (mean - m) times the root of the precision where weights have their own, so that it is squared at once
-            self._shift_rate = self._precision if self._has_one_std else self._precision.sqrt()
-            self._is_centred = self._has_one_std and not prior.mean.any()
-            self._shift = mean if self._is_centred else torch.empty_like(mean)
+        self._gradients = LayerGradients(gradients[0]), LayerGradients(gradients[1])
+        self._kl = GaussianKL(posterior, prior) if isinstance(prior, Gaussian) else None
 
-    def forward(self, x: Tensor, num_samples: int, noise: NoiseSource, with_kl: bool) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool
+    ) -> Terms:
+        with self.in_precision(x):
+            outputs, kl = self.forward(x, noise, with_kl)
+        each_nll, score = self.nll_and_score(outputs, y)
+        nll = each_nll.mean(0)
+        cost = nll.sum() * nll_weight
+        (cost + (kl * kl_weight).sum() if kl.requires_grad else cost).backward()
+        self.store(kl_weight if with_kl else 0.0)
+        return Terms(nll.detach(), kl.detach(), score / self.num_samples)
+
+    def forward(self, x: Tensor, noise: NoiseSource, with_kl: bool) -> tuple[Tensor, Tensor]:
         """Run the network on a minibatch.
 
         Args:
             x: inputs ``(B, P)``, or ``(R, B, P)``.
-            num_samples: S.
             noise: its source.
             with_kl: False returns zero in place of the KL.
 
@@ -65,12 +82,13 @@ class LocalGradient:
         with torch.no_grad():
             torch.exp(self.posterior.log_std, out=self._variance).square_()
             kl = self._variance.new_zeros(self._variance.shape[:-1])
-            if with_kl and isinstance(self.prior, Gaussian):  # while the variances are in the processor's cache
-                kl = self._kl(self.prior)
-        self._gradients.begin()
+            if with_kl and self._kl is not None:  # while the variances are in the processor's cache
+                kl = self._kl.value(self._variance)
+        for gradients in self._gradients:
+            gradients.begin()
         layers = self._mean_layers, self._variance_layers
-        outputs = forward_local(self.network.architecture, *layers, x, num_samples, noise, self._gradients)
-        if with_kl and not isinstance(self.prior, Gaussian):
+        outputs = forward_local(self.network.architecture, *layers, x, self.num_samples, noise, self._gradients)
+        if with_kl and self._kl is None:
             kl = kl_divergence(self.posterior, self.prior, noise=noise)
         return outputs, kl
 
@@ -81,31 +99,21 @@ class LocalGradient:
         Args:
             kl_weight: c, what the KL was multiplied by; 0 where it was left out.
         """
-        self._gradients.end()
+        for gradients in self._gradients:
+            gradients.end()
         posterior, grad_mean, grad_log_std = self.posterior, self._grad_mean, self._log_std_rate
-        if not isinstance(self.prior, Gaussian):
+        if self._kl is None:
             grad_log_std.mul_(self._variance)
             if posterior.mean.grad is not None and posterior.log_std.grad is not None:  # from the KL
                 grad_mean.add_(posterior.mean.grad)
                 grad_log_std.add_(posterior.log_std.grad)
         elif not isinstance(kl_weight, Tensor) and kl_weight == 0.0:
             grad_log_std.mul_(self._variance)
-        elif isinstance(kl_weight, Tensor):
-            grad_mean.addcmul_(self._shift, self._shift_rate * kl_weight)
-            grad_log_std.add_(self._precision * kl_weight).mul_(self._variance).sub_(kl_weight)
-        else:  # without a pass over memory for the products
-            grad_mean.addcmul_(self._shift, self._shift_rate, value=kl_weight)
-            grad_log_std.add_(self._precision, alpha=kl_weight).mul_(self._variance).sub_(kl_weight)
-        posterior.mean.grad, posterior.log_std.grad = grad_mean, grad_log_std
-
-    def _kl(self, prior: Gaussian) -> Tensor:
-        """As :meth:`Gaussian.kl_divergence`, with the variances that are there already."""
-        posterior, variance, shift = self.posterior, self._variance, self._shift
-        if not self._is_centred:
-            torch.sub(posterior.mean, prior.mean, out=shift)
-        if self._has_one_std:
-            quadratic = (variance.sum(-1) + torch.linalg.vecdot(shift, shift)) * self._precision
         else:
-            shift.mul_(self._shift_rate)
-            quadratic = torch.linalg.vecdot(variance, self._precision) + torch.linalg.vecdot(shift, shift)
-        return self._log_std_sum - posterior.log_std.sum(-1) + 0.5 * (quadratic - posterior.dim)
+            self._kl.add_gradient_of_mean(grad_mean, kl_weight)
+            if isinstance(kl_weight, Tensor):
+                grad_log_std.add_(self._kl.precision * kl_weight)
+            else:  # without a pass over memory for the products
+                grad_log_std.add_(self._kl.precision, alpha=kl_weight)
+            grad_log_std.mul_(self._variance).sub_(kl_weight)
+        posterior.mean.grad, posterior.log_std.grad = grad_mean, grad_log_std

@@ -1,6 +1,5 @@
 """One training step: the gradient of a minibatch's cost, and the optimiser's move along it."""
 
-import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bbb.data import Split, drop_pixels, num_batches
+from bbb.data import Split, drop_pixels, num_batches, shift_images
 from bbb.distributions import (
     Gaussian,
     NoiseSource,
     NoiseTable,
+    ScaleMixture,
     Stacked,
     WeightDistribution,
-    draw_with_kl,
 )
 from bbb.inference.choices import BetaType, Estimator, LrSchedule, OptimizerName, Precision
+from bbb.inference.drawn_gradient import DrawnGradient
+from bbb.inference.gradient import ByAutograd, GradientEstimator
 from bbb.inference.likelihood import Likelihood
 from bbb.inference.local_gradient import LocalGradient
-from bbb.inference.objective import negative_elbo
-from bbb.networks import BayesianNetwork, forward_drawn, num_activations
+from bbb.networks import BayesianNetwork, num_local_noise
 from bbb.system import ALONE, Group, InputError
+
+LARGE = 2**15  # weights: from there on a CPU runs one draw after another faster than all in one batch
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Plan:
     beta_type: BetaType
     temperature: float
     input_dropout: float
+    input_shift: int
     estimator: Estimator
     noise_reuse: int
     precision: Precision
@@ -75,11 +78,11 @@ class Step:
         optimizer: torch.optim.Optimizer,
         group: Group = ALONE,
     ) -> None:
-        self.network, self.likelihood, self.prior, self.plan = network, likelihood, prior, plan
-        self.optimizer, self.group = optimizer, group
+        self.network, self.plan = network, plan
+        self.optimizer, self.group, self.input_shape = optimizer, group, train.input_shape
         # Costs are scaled so that their mean over a pass is the negative ELBO per example, whatever the batch size.
         self.scale = num_batches(train, plan.batch_size) / len(train)
-        self.local = LocalGradient(network, prior) if plan.estimator == "local" else None
+        self.estimator = _estimator(network, likelihood, prior, plan)
         num = min(plan.batch_size, len(train))
         self.tables = [_noise_table(network, prior, plan, generator, num, group) for generator in noise]
 
@@ -114,27 +117,30 @@ class Step:
         """
         for table in self.tables:
             table.begin_step()
-        x, y = self._own_part(self._drop_pixels(self.network.normalization(x)), y)
+        x, y = self._own_part(self._noisy(x), y)
         self.optimizer.zero_grad()
-        nll, kl, score = self._terms(x, y, with_kl)
-        loss = negative_elbo(nll * self.group.size, kl, kl_share, self.plan.temperature).sum() * self.scale
-        loss.backward()
-        if self.local is not None:
-            self.local.store(kl_share * self.plan.temperature * self.scale if with_kl else 0.0)
-        measured = torch.stack([nll.detach().mean(0) * self.group.size, kl.detach(), score * self.group.size])
-        cost = loss.detach()
+        noise: NoiseSource = self.tables[0] if self.network.num_replicas is None else Stacked(self.tables)
+        nll_weight, kl_weight = self.group.size * self.scale, kl_share * self.plan.temperature * self.scale
+        terms = self.estimator(x, y, noise, nll_weight, kl_weight, with_kl)
+        cost = (terms.nll * nll_weight + terms.kl * kl_weight).sum()
+        measured = torch.stack([terms.nll * self.group.size, terms.kl, terms.score * self.group.size])
         moved = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
         grads = [parameter.grad for parameter in moved if parameter.grad is not None]
         self.group.average([*grads, measured, cost])
         return cost, measured
 
-    def _drop_pixels(self, x: Tensor) -> Tensor:
-        share, generators = self.plan.input_dropout, [table.generator for table in self.tables]
+    def _noisy(self, x: Tensor) -> Tensor:
+        """Shift raw inputs, normalise them, and drop a share of them."""
+        if self.plan.input_shift == 0 and self.plan.input_dropout == 0.0:
+            return self.network.normalization(x)
+        generators = [table.generator for table in self.tables]
         if self.network.num_replicas is None:
-            return drop_pixels(x, share, generators[0])
-        if share == 0.0:
-            return x
-        return torch.stack([drop_pixels(part, share, own) for part, own in zip(x, generators, strict=True)])
+            return self._noisy_part(x, generators[0])
+        return torch.stack([self._noisy_part(part, own) for part, own in zip(x, generators, strict=True)])
+
+    def _noisy_part(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        shifted = shift_images(x, self.plan.input_shift, self.input_shape, generator)
+        return drop_pixels(self.network.normalization(shifted), self.plan.input_dropout, generator)
 
     def _own_part(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take this process's part of a minibatch."""
@@ -142,27 +148,6 @@ class Step:
             return x, y
         part = slice(self.group.rank, None, self.group.size)
         return (x[:, part], y[:, part]) if self.network.num_replicas is not None else (x[part], y[part])
-
-    def _terms(self, x: Tensor, y: Tensor, with_kl: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The NLL of a minibatch ``(S, ...)``, the KL, and the total score, a mean over draws."""
-        network, posterior, num_samples = self.network, self.network.posterior, self.plan.num_samples
-        is_low = self.plan.precision == "bfloat16"
-        in_bfloat16 = torch.autocast(x.device.type, torch.bfloat16) if is_low else contextlib.nullcontext()
-        noise: NoiseSource = self.tables[0] if network.num_replicas is None else Stacked(self.tables)
-        if self.local is not None:
-            with in_bfloat16:
-                outputs, kl = self.local.forward(x, num_samples, noise, with_kl)
-        else:
-            kl = torch.zeros(posterior.shape[:-1], dtype=posterior.dtype, device=posterior.device)
-            if with_kl:
-                w, kl = draw_with_kl(posterior, self.prior, num_samples, noise)
-            else:
-                w, _ = posterior.rsample_and_log_prob(num_samples, noise)
-            with in_bfloat16:
-                outputs = forward_drawn(network.architecture, network.layers(w), x)
-        nll = self.likelihood.nll(outputs.to(posterior.dtype), y)
-        score = self.likelihood.total_score(outputs.detach(), y).sum(0) / num_samples
-        return nll, kl, score
 
 
 def check_finite(loss: float) -> None:
@@ -175,6 +160,21 @@ def check_finite(loss: float) -> None:
         raise DivergedError(f"the loss is {loss}; a smaller lr or a smaller init_std may help")
 
 
+def _estimator(
+    network: BayesianNetwork, likelihood: Likelihood, prior: WeightDistribution, plan: Plan
+) -> GradientEstimator:
+    """Choose how to estimate gradients: by hand where that is faster."""
+    parts = network, likelihood, prior, plan.num_samples, plan.precision
+    if plan.estimator == "local":
+        return LocalGradient(*parts)
+    posterior = network.posterior
+    is_plain = isinstance(posterior, Gaussian) and network.num_replicas is None
+    is_large = posterior.dim >= LARGE and posterior.device.type == "cpu"
+    if is_plain and isinstance(prior, Gaussian | ScaleMixture) and (plan.num_samples == 1 or is_large):
+        return DrawnGradient(*parts)
+    return ByAutograd(*parts)
+
+
 def _noise_table(
     network: BayesianNetwork, prior: WeightDistribution, plan: Plan, generator: torch.Generator, num: int, group: Group
 ) -> NoiseTable:
@@ -185,6 +185,6 @@ def _noise_table(
     num_uses = plan.noise_reuse if generator.device.type == "cpu" else 1
     dim, window = network.posterior.dim, plan.num_samples * network.posterior.dim
     if plan.estimator == "local" and num_uses > 1:
-        window = plan.num_samples * num * num_activations(network.architecture)
+        window = plan.num_samples * num_local_noise(network.architecture, num)
         window += 0 if isinstance(prior, Gaussian) else dim  # a draw of the weights, for the KL
     return NoiseTable(generator, num_uses, window, group)

@@ -3,6 +3,7 @@ from .architecture import Architecture as Architecture
 from .build import build as build
 from .choices import USERS_OWN as USERS_OWN
 from .forward import forward_drawn as forward_drawn
+from .gradients import LayerGradients as LayerGradients
 from .layers import Convolution as Convolution
 from .layers import Dense as Dense
 from .layers import Layer as Layer
@@ -12,9 +13,9 @@ from .layout import layer_dims as layer_dims
 from .layout import num_weights as num_weights
 from .layout import unflatten as unflatten
 from .lenet import lenet as lenet
-from .local import LayerGradients as LayerGradients
 from .local import forward_local as forward_local
 from .local import num_activations as num_activations
+from .local import num_local_noise as num_local_noise
 from .mlp import MLP as MLP
 from .module import ModuleArchitecture as ModuleArchitecture
 from .module import NetworkError as NetworkError

@@ -1,14 +1,22 @@
 """Running an architecture under drawn weights."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from bbb.networks.architecture import Architecture
-from bbb.networks.layers import LayerWeights
+from bbb.networks.gradients import LayerGradients, first_draw
+from bbb.networks.layers import Layer, LayerWeights
 
 
-def forward_drawn(architecture: Architecture, weights: Sequence[LayerWeights], x: Tensor) -> Tensor:
+def forward_drawn(
+    architecture: Architecture,
+    weights: Sequence[LayerWeights],
+    x: Tensor,
+    gradients: LayerGradients | None = None,
+) -> Tensor:
     """Run a network under S sets of weights at once.
 
     Args:
@@ -16,6 +24,8 @@ def forward_drawn(architecture: Architecture, weights: Sequence[LayerWeights], x
         weights: kernels ``(S, out, *rest)`` and biases ``(S, out)`` of each layer; for R replicas with the axes
             ``(S, R, ...)``.
         x: inputs ``(B, P)``, shared by all draws; ``(R, B, P)`` for replicas, each of which has its own.
+        gradients: where the backward pass leaves the gradients of the weights, for one draw of a single network; None
+            hands them to autograd.
 
     Returns:
         Outputs ``(S, B, C)``, or ``(S, R, B, C)``.
@@ -25,8 +35,10 @@ def forward_drawn(architecture: Architecture, weights: Sequence[LayerWeights], x
     if draws == (1,):  # a plain product is faster than a batched one of batch size 1
 
         def apply_single(i: int, h: Tensor) -> Tensor:
-            kernel, bias = weights[i]
-            return layers[i].apply(h, kernel.squeeze(0), None if bias is None else bias.squeeze(0))
+            kernel, bias = first_draw(weights[i])
+            if gradients is None:
+                return layers[i].apply(h, kernel, bias)
+            return _DrawnLayer.apply((layers[i], i, gradients), gradients.anchor, h, kernel, bias)
 
         return architecture.forward(apply_single, x).unsqueeze(0)
     num_draws = len(draws)
@@ -38,3 +50,27 @@ def forward_drawn(architecture: Architecture, weights: Sequence[LayerWeights], x
 
     h = x.expand(*draws, *x.shape[-2:]).flatten(0, -3)
     return architecture.forward(apply, h).unflatten(0, draws)
+
+
+class _DrawnLayer(torch.autograd.Function):
+    """A layer under weights whose gradients go to a :class:`LayerGradients`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, how: tuple[Layer, int, LayerGradients], anchor: Tensor, h: Tensor, kernel: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.how = how
+        if torch.is_autocast_enabled(h.device.type):
+            low = torch.get_autocast_dtype(h.device.type)
+            h, kernel, bias = h.to(low), kernel.to(low), None if bias is None else bias.to(low)
+        ctx.save_for_backward(h, kernel, bias)
+        return how[0].apply(h, kernel, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (layer, number, gradients), (h, kernel, bias) = ctx.how, ctx.saved_tensors
+        target = gradients.target(number)
+        grad_h = layer.gradients(h, kernel, bias, grad, target, ctx.needs_input_grad[2])
+        gradients.write(number, target)
+        return None, None, grad_h, None, None

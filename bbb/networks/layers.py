@@ -18,10 +18,12 @@ class Layer(ABC):
     Attributes:
         has_bias: whether there is a bias for each of the outputs.
         num_axes: the axes of one input, behind the batch: 1 for vectors, 3 for images of several channels.
+        shares_weights: whether several outputs of one example use the same weights.
     """
 
     has_bias: bool
     num_axes: int
+    shares_weights: bool
 
     @property
     @abstractmethod
@@ -103,6 +105,7 @@ class Dense(Layer):
     num_in: int
     has_bias: bool = True
     num_axes = 1
+    shares_weights = False
 
     @property
     def shape(self) -> Shape:
@@ -158,6 +161,7 @@ class Convolution(Layer):
     groups: int = 1
     has_bias: bool = True
     num_axes = 3
+    shares_weights = True
 
     @property
     def shape(self) -> Shape:

@@ -7,6 +7,9 @@ A layer and its noise are one node of the autograd graph. Let its outputs be :ma
     \partial_M = g h^T, \qquad
     2 \, \partial_V = r (h \circ h)^T, \quad r = g \circ \epsilon / s, \qquad
     \partial_h = M^T g + h \circ (V^T r).
+
+The kernel of a convolution is drawn, :math:`w = M + \sqrt V \circ \epsilon`. With :math:`g_w` the gradient at w,
+:math:`\partial_M = g_w` and :math:`2 \, \partial_V = g_w \circ \epsilon / \sqrt V`.
 """
 
 from collections.abc import Sequence
@@ -17,50 +20,10 @@ from torch import Tensor
 
 from bbb.distributions import NoiseSource, normal
 from bbb.networks.architecture import Architecture
+from bbb.networks.gradients import LayerGradients, empty_like, first_draw
 from bbb.networks.layers import Layer, LayerWeights
 
 LEAST_VARIANCE = 1e-30  # of an activation: inputs of zeros have none, where the square root has no gradient
-
-
-class LayerGradients:
-    """Where the backward pass of :func:`forward_local` leaves its gradients, in place of handing them to autograd.
-
-    Autograd would copy each of them twice on its way to the flat vector of all weights.
-
-    Args:
-        mean: gradients at the means, as layers with S = 1.
-        log_std_rate: twice the gradients at the variances V, likewise; times V they are those at log_std.
-    """
-
-    def __init__(self, mean: Sequence[LayerWeights], log_std_rate: Sequence[LayerWeights]) -> None:
-        self.mean, self.log_std_rate = [*map(_first, mean)], [*map(_first, log_std_rate)]
-        # Autograd runs a node only where a gradient is needed, and the weights themselves ask for none.
-        self.anchor = torch.zeros((), device=self.mean[0][0].device, requires_grad=True)
-        self._is_written = [False] * len(self.mean)
-
-    def begin(self) -> None:
-        """Forget the last backward pass."""
-        self._is_written = [False] * len(self.mean)
-
-    def write(self, i: int, mean: LayerWeights, log_std_rate: LayerWeights) -> None:
-        """Add the gradients of a layer that has run once more."""
-        for target, value in zip((*self.mean[i], *self.log_std_rate[i]), (*mean, *log_std_rate), strict=True):
-            if target is not None and value is not None and target is not value:
-                target.add_(value)
-        self._is_written[i] = True
-
-    def targets(self, i: int) -> tuple[LayerWeights, LayerWeights]:
-        """Return where to compute the gradients of layer i: in place, or aside where it has run before."""
-        mean, log_std_rate = self.mean[i], self.log_std_rate[i]
-        return (_empty_like(mean), _empty_like(log_std_rate)) if self._is_written[i] else (mean, log_std_rate)
-
-    def end(self) -> None:
-        """Write zeros for layers that have not run."""
-        for i, is_written in enumerate(self._is_written):
-            if not is_written:
-                for target in (*self.mean[i], *self.log_std_rate[i]):
-                    if target is not None:
-                        target.zero_()
 
 
 def forward_local(
@@ -70,15 +33,17 @@ def forward_local(
     x: Tensor,
     num_samples: int,
     noise: NoiseSource,
-    gradients: LayerGradients | None = None,
+    gradients: tuple[LayerGradients, LayerGradients] | None = None,
 ) -> Tensor:
     r"""Run a network with the local reparameterisation: noise on activations in place of weights.
 
     Under a factorised Gaussian posterior an activation is Gaussian given its inputs, with mean :math:`\mu x` and
     variance :math:`\sigma^2 x^2`. Drawing it for each example on its own leaves the expected gradient as it is and
-    lowers its variance (Kingma, Salimans and Welling 2015, section 2.3, arXiv 1506.02557). Those of a convolution share
-    weights, which their noise here does not: their variances are exact, their correlations within an image are not
-    drawn (as in Molchanov et al. 2017, arXiv 1701.05369, section 4.1).
+    lowers its variance (Kingma, Salimans and Welling 2015, section 2.3, arXiv 1506.02557).
+
+    The outputs of a convolution share their weights, so their noise is correlated within an image. Noise of its own for
+    each of them would train for another distribution than the one that predicts. A convolution has few weights: one
+    draw of its kernel for the whole minibatch is exact, costs less, and its gradient is quiet enough.
 
     Args:
         architecture: the network.
@@ -87,44 +52,60 @@ def forward_local(
         x: inputs ``(B, P)``, or ``(R, B, P)``.
         num_samples: S, draws of the activations for each input.
         noise: its source.
-        gradients: where the backward pass leaves the gradients; None hands them to autograd.
+        gradients: where the backward pass leaves the gradients at the means, and twice those at the variances; None
+            hands them to autograd.
 
     Returns:
         Outputs ``(S, B, C)``, or ``(S, R, B, C)``.
     """
     layers = architecture.layers
     num_replica_axes = mean[0][0].ndim - 1 - len(layers[0].shape)
-    anchor = gradients.anchor if gradients is not None else None
+    anchor = gradients[0].anchor if gradients is not None else None
 
     def apply(i: int, h: Tensor) -> Tensor:
         own_axes = layers[i].num_axes + 1 + num_replica_axes
         how = layers[i], i, num_samples, own_axes, noise, gradients
-        return _NoisyLayer.apply(how, anchor, h, *_first(mean[i]), *_first(variance[i]))
+        node = _DrawnKernel if layers[i].shares_weights else _NoisyLayer
+        return node.apply(how, anchor, h, *first_draw(mean[i]), *first_draw(variance[i]))
 
     return architecture.forward(apply, architecture.expand(x, num_samples))
 
 
 def num_activations(architecture: Architecture) -> int:
-    """Count the outputs of all layers with weights for one example: the numbers that :func:`forward_local` draws."""
-    num = 0
+    """Count the outputs of all layers with weights for one example."""
+    return sum(num_outputs for _, num_outputs in _runs(architecture))
+
+
+def num_local_noise(architecture: Architecture, num_examples: int) -> int:
+    """Count the numbers that :func:`forward_local` draws for each of its S draws."""
+    return sum(
+        layer.dim if layer.shares_weights else num_examples * num_outputs for layer, num_outputs in _runs(architecture)
+    )
+
+
+def _runs(architecture: Architecture) -> list[tuple[Layer, int]]:
+    """List the layers in the order in which they run, with the number of their outputs for one example."""
+    runs = []
 
     def apply(i: int, h: Tensor) -> Tensor:
-        nonlocal num
         layer = architecture.layers[i]
         outputs = layer.apply(h, h.new_zeros(layer.shape), None)
-        num += outputs.numel()
+        runs.append((layer, outputs.numel()))
         return outputs
 
     with torch.no_grad():
         architecture.forward(apply, architecture.expand(torch.zeros(1, architecture.num_inputs), 1))
-    return num
+    return runs
+
+
+How = tuple[Layer, int, int, int, NoiseSource, tuple[LayerGradients, LayerGradients] | None]
 
 
 class _NoisyLayer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        how: tuple[Layer, int, int, int, NoiseSource, LayerGradients | None],
+        how: How,
         anchor: Tensor | None,
         h: Tensor,
         mean: Tensor,
@@ -150,32 +131,106 @@ class _NoisyLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h, square, std, epsilon, mean, mean_bias, variance, variance_bias = ctx.saved_tensors
         layer, number, gradients = ctx.how
-        if gradients is not None:
-            for_mean, for_rate = gradients.targets(number)
-        else:
-            for_mean, for_rate = _empty_like((mean, mean_bias)), _empty_like((variance, variance_bias))
+        for_mean, for_rate = _targets(gradients, number, (mean, mean_bias))
         with_input = ctx.needs_input_grad[2]
         rate = _sum_to(grad * epsilon, std).div_(std)
         grad_square = layer.gradients(square, variance, variance_bias, rate, for_rate, with_input)
         grad_h = layer.gradients(h, mean, mean_bias, _sum_to(grad, std), for_mean, with_input)
         if with_input:
             grad_h.addcmul_(h, grad_square)
-        if gradients is not None:
-            gradients.write(number, for_mean, for_rate)
-            return None, None, grad_h, None, None, None, None
-        return None, None, grad_h, *for_mean, *(None if value is None else value.mul_(0.5) for value in for_rate)
+        return None, None, grad_h, *_handed_on(gradients, number, for_mean, for_rate)
+
+
+class _DrawnKernel(torch.autograd.Function):
+    """A convolution under S draws of its weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        how: How,
+        anchor: Tensor | None,
+        h: Tensor,
+        mean: Tensor,
+        mean_bias: Tensor | None,
+        variance: Tensor,
+        variance_bias: Tensor | None,
+    ) -> Tensor:
+        layer, number, num_samples, own_axes, noise, gradients = how
+        ctx.how = layer, number, gradients
+        kernel, rate = _draw(mean, variance, num_samples, noise)
+        bias, bias_rate = None, None
+        if mean_bias is not None and variance_bias is not None:
+            bias, bias_rate = _draw(mean_bias, variance_bias, num_samples, noise)
+        if torch.is_autocast_enabled(h.device.type):
+            low = torch.get_autocast_dtype(h.device.type)
+            h, kernel, bias = h.to(low), kernel.to(low), None if bias is None else bias.to(low)
+        own = h.shape[h.ndim - own_axes :]  # ([R], B, *in)
+        h = h.expand(num_samples, *own)
+        ctx.shape, ctx.axes = h.shape, (layer.num_axes + 1, len(layer.shape))
+        # The S draws of R replicas are S R sets of weights; a single one has no axis.
+        h, kernel = h.flatten(0, -2 - layer.num_axes), kernel.flatten(0, -1 - len(layer.shape))
+        bias = None if bias is None else bias.flatten(0, -2)
+        if len(kernel) == 1:
+            h, kernel, bias = h[0], kernel[0], None if bias is None else bias[0]
+        ctx.save_for_backward(h, kernel, bias, rate, bias_rate)
+        outputs = layer.apply(h, kernel, bias)
+        return outputs.view(*ctx.shape[: -layer.num_axes], *outputs.shape[-layer.num_axes :])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        h, kernel, bias, rate, bias_rate = ctx.saved_tensors
+        layer, number, gradients = ctx.how
+        found = (
+            torch.empty_like(kernel, dtype=rate.dtype),
+            None if bias is None else torch.empty_like(bias, dtype=rate.dtype),
+        )
+        grad_h = layer.gradients(
+            h,
+            kernel,
+            bias,
+            grad.reshape(*h.shape[: -layer.num_axes], *grad.shape[-layer.num_axes :]),
+            found,
+            ctx.needs_input_grad[2],
+        )
+        like = rate[0], None if bias_rate is None else bias_rate[0]
+        for_mean, for_rate = _targets(gradients, number, like)
+        for at, each_rate, value in zip((0, 1), (rate, bias_rate), found, strict=True):
+            if value is not None:
+                value = value.view_as(each_rate)
+                torch.sum(value, 0, out=for_mean[at])
+                torch.sum(value * each_rate, 0, out=for_rate[at])
+        if grad_h is not None:
+            grad_h = grad_h.view(ctx.shape)
+        return None, None, grad_h, *_handed_on(gradients, number, for_mean, for_rate)
+
+
+def _draw(mean: Tensor, variance: Tensor, num_samples: int, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+    """Draw weights ``(S, ...)``; return them, and twice their derivative by the variance."""
+    epsilon, std = normal((num_samples, *mean.shape), mean, noise), variance.clamp(min=LEAST_VARIANCE).sqrt_()
+    return torch.addcmul(mean, std, epsilon), epsilon / std
+
+
+def _targets(
+    gradients: tuple[LayerGradients, LayerGradients] | None, number: int, like: LayerWeights
+) -> tuple[LayerWeights, LayerWeights]:
+    """Return where the gradients at the means and the rates at the variances are computed."""
+    if gradients is None:
+        return empty_like(like), empty_like(like)
+    return gradients[0].target(number), gradients[1].target(number)
+
+
+def _handed_on(
+    gradients: tuple[LayerGradients, LayerGradients] | None, number: int, for_mean: LayerWeights, for_rate: LayerWeights
+) -> tuple[Tensor | None, ...]:
+    """Return what a node gives to autograd for the means and the variances: nothing, where it has left it aside."""
+    if gradients is None:
+        return *for_mean, *(None if value is None else value.mul_(0.5) for value in for_rate)
+    gradients[0].write(number, for_mean)
+    gradients[1].write(number, for_rate)
+    return None, None, None, None
 
 
 def _sum_to(x: Tensor, like: Tensor) -> Tensor:
     """Sum over draws that shared their inputs; a single draw is a view."""
     return x.view_as(like) if x.numel() == like.numel() else x.sum_to_size(like.shape)
-
-
-def _first(weights: LayerWeights) -> LayerWeights:
-    kernel, bias = weights
-    return kernel.squeeze(0), None if bias is None else bias.squeeze(0)
-
-
-def _empty_like(weights: LayerWeights) -> LayerWeights:
-    kernel, bias = weights
-    return torch.empty_like(kernel), None if bias is None else torch.empty_like(bias)

@@ -17,6 +17,7 @@ from bbb.data import (
     DataError,
     Normalization,
     Split,
+    check_shift,
     data_root,
     hold_out,
     load,
@@ -224,6 +225,7 @@ def load_task(settings: Settings, device: torch.device) -> Task:
         kind, other = ("classes", "categorical") if train.has_classes else ("numbers", "gaussian")
         raise DataError(f"likelihood={settings.likelihood}: dataset={settings.dataset} has {kind}; use {other}")
     train, test = (rotate(select(split, settings.classes), settings.rotation) for split in (train, test))
+    check_shift(train, settings.input_shift)
     train, validation = hold_out(train, settings.validation_fraction, generator(settings, "split"))
     train = subsample(train, settings.fraction, generator(settings, "fraction"))
     return Task(train.to(device), validation.to(device) if validation is not None else None, test.to(device))

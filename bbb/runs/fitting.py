@@ -114,6 +114,7 @@ def fit(
         beta_type="standard",
         temperature=temperature,
         input_dropout=0.0,
+        input_shift=0,
         estimator=estimator,
         noise_reuse=1,
         precision="float32",

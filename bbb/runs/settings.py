@@ -136,6 +136,7 @@ class Settings:
     temperature: Annotated[float, _number("1 is the ELBO", ge=0, le=1000)]
     noise_reuse: Annotated[int, _integer("training steps that share a table of noise; 1: none", 1, 1024)]
     input_dropout: Annotated[float, _number("share of pixels", ge=0, lt=1)]
+    input_shift: Annotated[int, _integer("pixels", 0, 32)]
     estimator: Annotated[Estimator, _choice(Estimator)]
     prior: Annotated[PriorName, _choice(PriorName)]
     prior_std: Std

@@ -52,6 +52,7 @@ GOOD = {  # values that are allowed and cheap
     "beta_type": ["blundell", "standard", "soenderby", "none"],
     "temperature": ["0", "1", "1000"],
     "input_dropout": ["0", "0.99"],
+    "input_shift": ["0", "2", "32"],
     "estimator": ["weights", "local"],
     "prior": ["gaussian", "scale_mixture", "posterior", "pretrained"],
     "prior_std": STDS,

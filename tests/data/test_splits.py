@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -144,3 +146,18 @@ def test_what_is_no_square_image_is_not_turned(shape):
         data.rotate(split, 30.0)
     assert str(error.value) == f"rotation=30.0: only square images can be turned; inputs have shape {shape}"
     assert data.rotate(split, 0.0) is split
+
+
+@pytest.mark.parametrize(
+    ("shape", "pixels", "message"),
+    [
+        ((5,), 1, "input_shift=1: only images can be moved; inputs have shape (5,)"),
+        ((3, 8, 4), 4, "input_shift=4: images of (3, 8, 4) would be empty; use fewer pixels"),
+    ],
+)
+def test_moves_that_leave_nothing_are_refused(shape, pixels, message):
+    split = Split(torch.zeros(2, math.prod(shape)), torch.zeros(2, dtype=torch.int64), shape)
+    data.check_shift(split, 0)
+    with pytest.raises(data.DataError) as error:
+        data.check_shift(split, pixels)
+    assert str(error.value) == message

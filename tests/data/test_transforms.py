@@ -1,3 +1,6 @@
+import itertools
+import math
+
 import pytest
 import torch
 
@@ -92,3 +95,32 @@ def test_what_never_changes_is_0_and_finite():
     x = data.standardization(inputs, (2,))(inputs)
     assert x[:, 1].tolist() == [0.0] * 3
     assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (3, 4, 6)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_images_move_as_a_whole_and_by_every_step_alike(shape, dtype):
+    """Each moved image is a window of its own padded image, and all 9 moves come with the same probability."""
+    num, pixels = 2_000, 1
+    images = torch.randint(1, 256, (num, math.prod(shape)), generator=seeded(1)).to(dtype)
+    moved = data.shift_images(images, pixels, shape, seeded(2))
+    assert moved.dtype == dtype
+    assert moved.shape == images.shape
+    planes = images.view(num, -1, 4, 6)
+    counts, is_found = [], torch.zeros(num, dtype=torch.long)
+    for down, right in itertools.product((-1, 0, 1), repeat=2):
+        expected = torch.zeros_like(planes)
+        for row, column in itertools.product(range(4), range(6)):
+            if 0 <= row + down < 4 and 0 <= column + right < 6:
+                expected[:, :, row, column] = planes[:, :, row + down, column + right]
+        same = (expected.flatten(1) == moved).all(1)
+        counts.append(same.sum().item())
+        is_found += same
+    assert (is_found == 1).all()
+    standard_error = (num * (1 / 9) * (8 / 9)) ** 0.5
+    assert all(abs(count - num / 9) < 5 * standard_error for count in counts)
+
+
+def test_no_shift_leaves_the_images():
+    images = torch.zeros(2, 9, dtype=torch.uint8)
+    assert data.shift_images(images, 0, (3, 3), seeded(1)) is images

@@ -111,7 +111,7 @@ def test_minibatch_i_pays_its_share_of_the_kl(scheme, variant, toy_split):
     noise = streams(1).weights
     kls = []
     for _ in range(8 * 2 * NUM_BATCHES):
-        posterior, prior = process.network.posterior, process.step.prior
+        posterior, prior = process.network.posterior, process.step.estimator.prior
         draws = posterior.rsample_and_log_prob(process.plan.num_samples, noise)
         kls.append(gradient_of(kl_divergence(posterior, prior, draws), posterior))
     _, gradients = fit(process)
@@ -126,7 +126,7 @@ def test_a_kl_that_is_left_out_is_negligible(temperature, toy_split):
     changes = {"beta_type": "blundell", "batch_size": 1, "num_epochs": 1, "temperature": temperature}
     process = training(toy_split, Silent(3), **changes)
     posterior = process.network.posterior
-    kl = gradient_of(kl_divergence(posterior, process.step.prior), posterior)
+    kl = gradient_of(kl_divergence(posterior, process.step.estimator.prior), posterior)
     _, gradients = fit(process)
     owed = temperature * torch.tensor(shares_of("blundell", NUM, 0, 1))
     torch.testing.assert_close(gradients @ kl / (kl @ kl), owed, rtol=1e-9, atol=NEGLIGIBLE)
@@ -146,7 +146,7 @@ def with_same_weights(process):
     x, y = Normalization()(process.train.images), process.train.labels
     outputs = forward_drawn(TOY, network.layers(draws[0]), x.expand(*shape, *x.shape))
     nll = -THREE_CLASSES.log_prob(outputs, y.expand(*shape, NUM)).sum(-1).mean(0)
-    kl = kl_divergence(network.posterior, process.step.prior, draws)
+    kl = kl_divergence(network.posterior, process.step.estimator.prior, draws)
     return lambda temperature: ((nll + temperature * kl) / NUM).sum()
 
 

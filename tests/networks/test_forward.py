@@ -112,8 +112,8 @@ def test_sets_of_weights_at_once_are_those_of_pytorch_one_by_one(name):
             torch.testing.assert_close(batched[r], expected)
 
 
-def test_noise_is_drawn_for_every_pixel_of_a_convolution():
-    """Equal patches of an image get noise of their own."""
+def test_pixels_of_a_minibatch_share_the_drawn_kernel_of_a_convolution():
+    """Equal patches have equal outputs within a draw, as under drawn weights."""
     layer = Convolution(1, 1, (1, 1))
     architecture, q = One(layer, (1, 2, 2)), Gaussian(torch.ones(2), torch.zeros(2))
     network = BayesianNetwork(architecture, q)
@@ -121,11 +121,13 @@ def test_noise_is_drawn_for_every_pixel_of_a_convolution():
         architecture,
         network.centre_layers(),
         network.layers((2.0 * q.log_std).exp().unsqueeze(0)),
-        torch.ones(1, 4),
-        1,
+        torch.ones(2, 4),
+        3,
         seeded(1),
     )
-    assert len(outputs.unique()) == 4
+    assert outputs.shape == (3, 2, 4)
+    assert [len(draw.unique()) for draw in outputs] == [1, 1, 1]
+    assert len(outputs.unique()) == 3
 
 
 def test_a_network_whose_layers_run_twice_has_the_same_weights_both_times():

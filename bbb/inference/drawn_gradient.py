@@ -1,0 +1,126 @@
+r"""The gradient of a step with drawn weights, by hand where the weights are, one draw after another.
+
+Each draw is written to the same flat vector, which stays in the processor's cache while the network runs. With
+:math:`g_s` the gradient of the cost at the draw :math:`w_s = \mu + \sigma\epsilon_s`, the gradients of the parameters
+are (Blundell et al. 2015, section 3.2, arXiv 1505.05424; log sigma in place of their rho)
+
+.. math:: \partial_\mu = \sum_s g_s, \qquad \partial_{\log\sigma} = \sum_s \sigma\epsilon_s \, g_s.
+
+The KL with weight c adds, under a Gaussian prior :math:`N(m, \pi^{-1})`, :math:`c \, \pi (\mu - m)` and
+:math:`c \, (\pi\sigma^2 - 1)`. Under a mixture it is estimated from the same draws: it adds
+:math:`-\tfrac{c}{S} \partial_w \log p(w_s)` to each :math:`g_s`, and -c at log sigma.
+"""
+
+import torch
+from torch import Tensor
+
+from bbb.distributions import (
+    Gaussian,
+    GaussianKL,
+    NoiseSource,
+    ScaleMixture,
+    WeightDistribution,
+    log_prob_of_noise,
+    normal,
+)
+from bbb.inference.choices import Precision
+from bbb.inference.gradient import GradientEstimator, Terms
+from bbb.inference.likelihood import Likelihood
+from bbb.networks import BayesianNetwork, LayerGradients, forward_drawn
+
+
+class DrawnGradient(GradientEstimator):
+    """Runs a network under one draw of its weights after another, and sums the gradients.
+
+    Args:
+        network: a single network, whose posterior is Gaussian with a mean and a log_std for each weight.
+        likelihood: p(y | outputs).
+        prior: p(w): a Gaussian, or a scale mixture.
+        num_samples: S.
+        precision: of the products.
+
+    Raises:
+        ValueError: posterior or prior are of another kind.
+    """
+
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        likelihood: Likelihood,
+        prior: WeightDistribution,
+        num_samples: int,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(network, likelihood, prior, num_samples, precision)
+        posterior = network.posterior
+        if not (isinstance(posterior, Gaussian) and isinstance(prior, Gaussian | ScaleMixture)):
+            raise ValueError(f"posterior={posterior}, prior={prior}: use ByAutograd")
+        self.posterior, self._mixture = posterior, prior if isinstance(prior, ScaleMixture) else None
+        self._kl = GaussianKL(posterior, prior) if isinstance(prior, Gaussian) else None
+        self._std, self._w, self._grad_mean, self._grad_log_std = (
+            torch.empty_like(posterior.mean, requires_grad=False) for _ in range(4)
+        )
+        # A single draw needs no std once the deviation is known, and its gradient is that of the mean.
+        self._deviation = self._std if num_samples == 1 else torch.empty_like(self._std)
+        self._grad_w = self._grad_mean if num_samples == 1 else torch.empty_like(self._grad_mean)
+        self._variance = torch.empty_like(self._std if self._kl is not None else self._std[:0])
+        self._layers = network.layers(self._w.unsqueeze(0))
+        self._gradients = LayerGradients(network.layers(self._grad_w.unsqueeze(0)))
+
+    def __call__(
+        self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool
+    ) -> Terms:
+        posterior, share = self.posterior, 1.0 / self.num_samples
+        with torch.no_grad():
+            torch.exp(posterior.log_std, out=self._std)
+            kl = self._std.new_zeros(())
+            if with_kl and self._kl is not None:
+                kl = self._kl.value(torch.square(self._std, out=self._variance))
+        nll, score = torch.zeros_like(kl), torch.zeros_like(kl)
+        for s in range(self.num_samples):
+            epsilon = normal((1, posterior.dim), self._w, noise)[0]
+            nll_of_draw, score_of_draw = self._run(x, y, epsilon, nll_weight * share)
+            nll, score = nll + nll_of_draw * share, score + score_of_draw * share
+            if with_kl and self._mixture is not None:
+                kl = kl + self._kl_of_draw(self._mixture, epsilon, kl_weight * share) * share
+            self._add_draw(is_first=s == 0)
+        if with_kl:
+            self._add_kl(kl_weight)
+        posterior.mean.grad, posterior.log_std.grad = self._grad_mean, self._grad_log_std
+        return Terms(nll, kl, score)
+
+    def _run(self, x: Tensor, y: Tensor, epsilon: Tensor, nll_weight: float) -> tuple[Tensor, Tensor]:
+        """Draw weights, and take the gradient of the NLL at them; return the NLL and the score."""
+        torch.mul(self._std, epsilon, out=self._deviation)
+        torch.add(self.posterior.mean.detach(), self._deviation, out=self._w)
+        self._gradients.begin()
+        with self.in_precision(x):
+            outputs = forward_drawn(self.network.architecture, self._layers, x, self._gradients)
+        nll, score = self.nll_and_score(outputs, y)
+        (nll * nll_weight).sum().backward()
+        self._gradients.end()
+        return nll.detach()[0], score
+
+    def _kl_of_draw(self, prior: ScaleMixture, epsilon: Tensor, weight: float | Tensor) -> Tensor:
+        """Add the gradient of -log p at the draw; return log q - log p."""
+        log_p, precision = prior.log_prob_and_precision(self._w)
+        self._grad_w.addcmul_(precision.mul_(weight), self._w)
+        return log_prob_of_noise(epsilon, self.posterior.log_std.detach()) - log_p
+
+    def _add_draw(self, is_first: bool) -> None:
+        """Carry the gradient at a draw on to mean and log_std."""
+        if not is_first:
+            self._grad_mean.add_(self._grad_w)
+            self._grad_log_std.addcmul_(self._grad_w, self._deviation)
+            return
+        torch.mul(self._grad_w, self._deviation, out=self._grad_log_std)
+        if self._grad_w is not self._grad_mean:
+            self._grad_mean.copy_(self._grad_w)
+
+    @torch.no_grad()
+    def _add_kl(self, weight: float | Tensor) -> None:
+        """Add what the KL contributes beside the draws."""
+        if self._kl is not None:
+            self._kl.add_gradient_of_mean(self._grad_mean, weight)
+            self._grad_log_std.addcmul_(self._variance, self._kl.precision * weight)
+        self._grad_log_std.sub_(weight)

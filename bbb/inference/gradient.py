@@ -1,0 +1,99 @@
+"""The contract of all ways to estimate a minibatch's gradient, and the plainest: autograd does everything."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bbb.distributions import NoiseSource, WeightDistribution, draw_with_kl
+from bbb.inference.choices import Precision
+from bbb.inference.likelihood import Likelihood
+from bbb.networks import BayesianNetwork, forward_drawn
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a minibatch's cost consists of, without a graph.
+
+    Attributes:
+        nll: the minibatch's negative log-likelihood, a mean over draws; a scalar, or ``(R,)``, in nats.
+        kl: KL(q || p), likewise; 0 where it was left out.
+        score: the minibatch's total score, a mean over draws, likewise.
+    """
+
+    nll: Tensor
+    kl: Tensor
+    score: Tensor
+
+
+class GradientEstimator(ABC):
+    """Estimates the gradient of a minibatch's cost from S draws.
+
+    Args:
+        network: holds the posterior, of one network or of R replicas.
+        likelihood: p(y | outputs).
+        prior: p(w).
+        num_samples: S.
+        precision: of the products.
+    """
+
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        likelihood: Likelihood,
+        prior: WeightDistribution,
+        num_samples: int,
+        precision: Precision = "float32",
+    ) -> None:
+        self.network, self.likelihood, self.prior = network, likelihood, prior
+        self.num_samples, self.precision = num_samples, precision
+
+    @abstractmethod
+    def __call__(
+        self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool
+    ) -> Terms:
+        """Store the gradient of ``nll_weight`` times the mean NLL plus ``kl_weight`` times the KL.
+
+        All parameters have no gradient when it is called.
+
+        Args:
+            x: inputs ``(B, P)``, or ``(R, B, P)``.
+            y: labels ``(B, ...)``, or ``(R, B, ...)``.
+            noise: its source.
+            nll_weight: of the NLL.
+            kl_weight: of the KL; a scalar tensor where a GPU reads it from its memory.
+            with_kl: False leaves the KL out.
+        """
+
+    def in_precision(self, x: Tensor) -> contextlib.AbstractContextManager[object]:
+        """Let the products of a forward pass run in the chosen precision."""
+        if self.precision != "bfloat16":
+            return contextlib.nullcontext()
+        return torch.autocast(x.device.type, torch.bfloat16)
+
+    def nll_and_score(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the NLL ``(S, ...)`` of outputs, with its graph, and the total score, a sum over draws."""
+        nll = self.likelihood.nll(outputs.to(self.network.posterior.dtype), y)
+        return nll, self.likelihood.total_score(outputs.detach(), y).sum(0)
+
+
+class ByAutograd(GradientEstimator):
+    """All draws at once, and their gradient by autograd: for any posterior and any prior."""
+
+    def __call__(
+        self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool
+    ) -> Terms:
+        network, posterior = self.network, self.network.posterior
+        kl = torch.zeros(posterior.shape[:-1], dtype=posterior.dtype, device=posterior.device)
+        if with_kl:
+            w, kl = draw_with_kl(posterior, self.prior, self.num_samples, noise)
+        else:
+            w, _ = posterior.rsample_and_log_prob(self.num_samples, noise)
+        with self.in_precision(x):
+            outputs = forward_drawn(network.architecture, network.layers(w), x)
+        each_nll, score = self.nll_and_score(outputs, y)
+        nll = each_nll.mean(0)
+        (nll * nll_weight + kl * kl_weight).sum().backward()
+        return Terms(nll.detach(), kl.detach(), score / self.num_samples)

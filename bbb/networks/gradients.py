@@ -1,0 +1,62 @@
+"""Gradients of the weights that a backward pass writes where they are wanted, in place of handing them to autograd."""
+
+from collections.abc import Sequence
+
+import torch
+
+from bbb.networks.layers import LayerWeights
+
+
+class LayerGradients:
+    """Where the backward pass of a network leaves the gradients of its weights.
+
+    The layers are views of a flat vector. Autograd would copy each gradient twice on its way there.
+
+    Args:
+        layers: the views, with S = 1.
+
+    Attributes:
+        anchor: what a node of the graph takes as one more input. Autograd runs a node only where a gradient is needed,
+            and the weights themselves ask for none.
+    """
+
+    def __init__(self, layers: Sequence[LayerWeights]) -> None:
+        self.layers = [*map(first_draw, layers)]
+        self.anchor = torch.zeros((), device=self.layers[0][0].device, requires_grad=True)
+        self._is_written = [False] * len(self.layers)
+
+    def begin(self) -> None:
+        """Forget the last backward pass."""
+        self._is_written = [False] * len(self.layers)
+
+    def target(self, i: int) -> LayerWeights:
+        """Return where to compute the gradients of layer i: in place, or aside where it has run before."""
+        return empty_like(self.layers[i]) if self._is_written[i] else self.layers[i]
+
+    def write(self, i: int, values: LayerWeights) -> None:
+        """Take the gradients of layer i that are in its target now."""
+        if self._is_written[i]:
+            for target, value in zip(self.layers[i], values, strict=True):
+                if target is not None and value is not None:
+                    target.add_(value)
+        self._is_written[i] = True
+
+    def end(self) -> None:
+        """Write zeros for layers that have not run."""
+        for targets, is_written in zip(self.layers, self._is_written, strict=True):
+            if not is_written:
+                for target in targets:
+                    if target is not None:
+                        target.zero_()
+
+
+def first_draw(weights: LayerWeights) -> LayerWeights:
+    """View the weights of a layer's only draw, without their axis S."""
+    kernel, bias = weights
+    return kernel.squeeze(0), None if bias is None else bias.squeeze(0)
+
+
+def empty_like(weights: LayerWeights) -> LayerWeights:
+    """Allocate memory for the weights of a layer."""
+    kernel, bias = weights
+    return torch.empty_like(kernel), None if bias is None else torch.empty_like(bias)
