@@ -7,12 +7,12 @@ from .flowed import flows_of as flows_of
 from .flowed import identity_flow as identity_flow
 from .flowed import num_flow_parameters as num_flow_parameters
 from .gaussian import Gaussian as Gaussian
-from .gaussian import log_prob_of_noise as log_prob_of_noise
-from .gaussian_kl import GaussianKL as GaussianKL
 from .independent import Independent as Independent
 from .independent import join as join
 from .kl import draw_with_kl as draw_with_kl
 from .kl import kl_divergence as kl_divergence
+from .kl_in_place import GaussianKL as GaussianKL
+from .kl_in_place import MixtureKL as MixtureKL
 from .matrix_planar import MatrixPlanarFlow as MatrixPlanarFlow
 from .noise import NoiseSource as NoiseSource
 from .noise import NoiseTable as NoiseTable

@@ -67,14 +67,6 @@ class ScaleMixture(WeightDistribution):
     def log_prob(self, w: Tensor) -> Tensor:
         return _ScaleMixtureLogProb.apply(w, self.pi, self.std1, self.std2)
 
-    def log_prob_and_precision(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate log p(w) ``(...)`` and the precision P ``(..., D)`` with which p pulls each weight to 0.
-
-        The gradient of log p at w is -P w.
-        """
-        log_prob, wide = log_prob_and_wide(w, self.pi, self.std1, self.std2)
-        return log_prob, precision_times(1.0, wide, self.std1**-2, self.std2**-2)
-
     def _with_stds(self, std1: float, std2: float) -> Self:
         return type(self)(self.dim, self.pi, std1, std2).to(self.mean)
 
@@ -100,31 +92,44 @@ class _ScaleMixtureLogProb(torch.autograd.Function):
         return precision_times(-grad.unsqueeze(-1), wide, *ctx.precisions).mul_(w), None, None, None
 
 
-def log_prob_and_wide(w: Tensor, pi: float, std1: float, std2: float) -> tuple[Tensor, Tensor]:
-    """Evaluate log p(w) ``(...)`` and r = p(wide | w) ``(..., D)`` for weights ``(..., D)``."""
+def log_prob_and_wide(
+    w: Tensor, pi: float, std1: float, std2: float, memory: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Evaluate log p(w) ``(...)`` and r = p(wide | w) ``(..., D)`` for weights ``(..., D)``.
+
+    Args:
+        w: the weights.
+        pi: probability of the wide component.
+        std1: standard deviation of the wide component.
+        std2: standard deviation of the narrow component.
+        memory: where to write r, and ``(..., D // 2 + 1)`` numbers to compute with; None takes new memory.
+    """
+    wide, products = (torch.empty_like(w), None) if memory is None else memory
     precision1, precision2 = std1**-2, std2**-2
     log_odds_at_zero = math.log(pi / std1) - math.log((1.0 - pi) / std2)
-    wide = torch.addcmul(w.new_tensor(log_odds_at_zero), w, w, value=0.5 * (precision2 - precision1)).sigmoid_()
+    at_zero = w.new_tensor(log_odds_at_zero)
+    torch.addcmul(at_zero, w, w, value=0.5 * (precision2 - precision1), out=wide).sigmoid_()
     log_wide = w.shape[-1] * (math.log(pi / std1) - 0.5 * LOG_2PI) - 0.5 * precision1 * torch.linalg.vecdot(w, w)
-    return log_wide - _sum_of_logs(wide, math.log1p(math.exp(-log_odds_at_zero))), wide
+    return log_wide - _sum_of_logs(wide, math.log1p(math.exp(-log_odds_at_zero)), products), wide
 
 
-def precision_times(factor: float | Tensor, wide: Tensor, precision1: float, precision2: float) -> Tensor:
+def precision_times(factor: Tensor, wide: Tensor, precision1: float, precision2: float) -> Tensor:
     """Evaluate the precision that pulls a weight to zero, r / std1^2 + (1 - r) / std2^2, times a factor."""
     return (wide * (factor * (precision1 - precision2))).add_(factor * precision2)
 
 
-def _sum_of_logs(x: Tensor, most: float) -> Tensor:
+def _sum_of_logs(x: Tensor, most: float, memory: Tensor | None) -> Tensor:
     """Sum log x over the last axis; multiply numbers first, since products cost less than logarithms.
 
     Args:
         x: ``(..., D)``, in (0, 1].
         most: the largest -log x, which decides how many numbers may be multiplied without underflow.
+        memory: ``(..., D // 2)`` or more numbers to compute with; None takes new memory.
     """
     halvings = min(3, int(math.log2(max(1.0, SMALLEST / most))))
     num = x.shape[-1] >> halvings << halvings
     product = x[..., :num]
     for _ in range(halvings):
         first, second = product.chunk(2, dim=-1)
-        product = first * second
+        product = torch.mul(first, second, out=None if memory is None else memory[..., : first.shape[-1]])
     return product.log().sum(-1) + x[..., num:].log().sum(-1)

@@ -17,10 +17,10 @@ from torch import Tensor
 from bbb.distributions import (
     Gaussian,
     GaussianKL,
+    MixtureKL,
     NoiseSource,
     ScaleMixture,
     WeightDistribution,
-    log_prob_of_noise,
     normal,
 )
 from bbb.inference.choices import Precision
@@ -55,15 +55,15 @@ class DrawnGradient(GradientEstimator):
         posterior = network.posterior
         if not (isinstance(posterior, Gaussian) and isinstance(prior, Gaussian | ScaleMixture)):
             raise ValueError(f"posterior={posterior}, prior={prior}: use ByAutograd")
-        self.posterior, self._mixture = posterior, prior if isinstance(prior, ScaleMixture) else None
-        self._kl = GaussianKL(posterior, prior) if isinstance(prior, Gaussian) else None
+        self.posterior = posterior
+        self._kl = GaussianKL(posterior, prior) if isinstance(prior, Gaussian) else MixtureKL(posterior, prior)
         self._std, self._w, self._grad_mean, self._grad_log_std = (
             torch.empty_like(posterior.mean, requires_grad=False) for _ in range(4)
         )
         # A single draw needs no std once the deviation is known, and its gradient is that of the mean.
         self._deviation = self._std if num_samples == 1 else torch.empty_like(self._std)
         self._grad_w = self._grad_mean if num_samples == 1 else torch.empty_like(self._grad_mean)
-        self._variance = torch.empty_like(self._std if self._kl is not None else self._std[:0])
+        self._variance = torch.empty_like(self._std if isinstance(self._kl, GaussianKL) else self._std[:0])
         self._layers = network.layers(self._w.unsqueeze(0))
         self._gradients = LayerGradients(network.layers(self._grad_w.unsqueeze(0)))
 
@@ -74,15 +74,17 @@ class DrawnGradient(GradientEstimator):
         with torch.no_grad():
             torch.exp(posterior.log_std, out=self._std)
             kl = self._std.new_zeros(())
-            if with_kl and self._kl is not None:
+            if with_kl and isinstance(self._kl, GaussianKL):
                 kl = self._kl.value(torch.square(self._std, out=self._variance))
+            elif with_kl and isinstance(self._kl, MixtureKL):
+                self._kl.begin()
         nll, score = torch.zeros_like(kl), torch.zeros_like(kl)
         for s in range(self.num_samples):
             epsilon = normal((1, posterior.dim), self._w, noise)[0]
             nll_of_draw, score_of_draw = self._run(x, y, epsilon, nll_weight * share)
             nll, score = nll + nll_of_draw * share, score + score_of_draw * share
-            if with_kl and self._mixture is not None:
-                kl = kl + self._kl_of_draw(self._mixture, epsilon, kl_weight * share) * share
+            if with_kl and isinstance(self._kl, MixtureKL):
+                kl = kl + self._kl.add_draw(self._w, epsilon, self._grad_w, kl_weight * share) * share
             self._add_draw(is_first=s == 0)
         if with_kl:
             self._add_kl(kl_weight)
@@ -101,12 +103,6 @@ class DrawnGradient(GradientEstimator):
         self._gradients.end()
         return nll.detach()[0], score
 
-    def _kl_of_draw(self, prior: ScaleMixture, epsilon: Tensor, weight: float | Tensor) -> Tensor:
-        """Add the gradient of -log p at the draw; return log q - log p."""
-        log_p, precision = prior.log_prob_and_precision(self._w)
-        self._grad_w.addcmul_(precision.mul_(weight), self._w)
-        return log_prob_of_noise(epsilon, self.posterior.log_std.detach()) - log_p
-
     def _add_draw(self, is_first: bool) -> None:
         """Carry the gradient at a draw on to mean and log_std."""
         if not is_first:
@@ -120,7 +116,7 @@ class DrawnGradient(GradientEstimator):
     @torch.no_grad()
     def _add_kl(self, weight: float | Tensor) -> None:
         """Add what the KL contributes beside the draws."""
-        if self._kl is not None:
+        if isinstance(self._kl, GaussianKL):
             self._kl.add_gradient_of_mean(self._grad_mean, weight)
             self._grad_log_std.addcmul_(self._variance, self._kl.precision * weight)
         self._grad_log_std.sub_(weight)

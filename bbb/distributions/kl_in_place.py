@@ -1,0 +1,98 @@
+r"""The KL of a Gaussian posterior and its gradient without a graph, in few passes over flat vectors.
+
+Under a Gaussian prior with precision :math:`\pi` and mean m, and with the posterior's variances V,
+
+.. math:: \partial_\mu KL = \pi (\mu - m), \qquad \partial_{\log\sigma} KL = \pi V - 1.
+
+Under a scale mixture the KL is estimated from drawn weights w, at which each of them is pulled to 0 by the precision
+:math:`r / \sigma_1^2 + (1 - r) / \sigma_2^2`, with r the probability that it comes from the wide component.
+
+The plain versions are :meth:`Gaussian.kl_divergence` and :func:`bbb.distributions.kl.kl_divergence`.
+"""
+
+import torch
+from torch import Tensor
+
+from bbb.distributions.gaussian import LOG_2PI, Gaussian
+from bbb.distributions.scale_mixture import ScaleMixture, log_prob_and_wide
+
+
+class GaussianKL:
+    """KL(posterior || prior) of two Gaussians, in few passes over memory and without a graph.
+
+    Args:
+        posterior: q, with a mean and a log_std for each weight.
+        prior: p, fixed.
+    """
+
+    def __init__(self, posterior: Gaussian, prior: Gaussian) -> None:
+        self.posterior, self.prior = posterior, prior
+        mean, log_std = posterior.mean.detach(), prior.log_std.detach()
+        self.precision = torch.exp(-2.0 * log_std)
+        self._has_one_std = log_std.ndim == 0
+        self._log_std_sum = posterior.dim * log_std if self._has_one_std else log_std.sum(-1)
+        # (mean - m) times the root of the precision where weights have their own, so that it is squared at once
+        self._shift_rate = self.precision if self._has_one_std else self.precision.sqrt()
+        self._is_centred = self._has_one_std and not prior.mean.any()
+        self._shift = mean if self._is_centred else torch.empty_like(mean)
+
+    def value(self, variance: Tensor) -> Tensor:
+        """Evaluate the KL, a scalar or ``(R,)``, in nats.
+
+        Args:
+            variance: of the posterior, for each weight.
+        """
+        posterior, shift = self.posterior, self._shift
+        if not self._is_centred:
+            torch.sub(posterior.mean, self.prior.mean, out=shift)
+        if self._has_one_std:
+            quadratic = (variance.sum(-1) + torch.linalg.vecdot(shift, shift)) * self.precision
+        else:
+            shift.mul_(self._shift_rate)
+            quadratic = torch.linalg.vecdot(variance, self.precision) + torch.linalg.vecdot(shift, shift)
+        return self._log_std_sum - posterior.log_std.sum(-1) + 0.5 * (quadratic - posterior.dim)
+
+    def add_gradient_of_mean(self, grad: Tensor, weight: float | Tensor) -> None:
+        """Add ``weight`` times the gradient at the mean, after :meth:`value`."""
+        if isinstance(weight, Tensor):
+            grad.addcmul_(self._shift, self._shift_rate * weight)
+        else:  # without a pass over memory for the products
+            grad.addcmul_(self._shift, self._shift_rate, value=weight)
+
+
+class MixtureKL:
+    """KL(posterior || prior) of a Gaussian and a scale mixture, estimated from draws.
+
+    Args:
+        posterior: q, with a mean and a log_std for each weight, of a single network.
+        prior: p.
+    """
+
+    def __init__(self, posterior: Gaussian, prior: ScaleMixture) -> None:
+        self.posterior, self.prior = posterior, prior
+        self._wide = torch.empty_like(posterior.mean, requires_grad=False)
+        self._products = torch.empty_like(self._wide[: posterior.dim // 2 + 1])
+        self._entropy = torch.zeros_like(self._wide[0])
+
+    def begin(self) -> None:
+        """Compute what all draws share."""
+        log_std = self.posterior.log_std.detach()
+        self._entropy = log_std.sum() + 0.5 * self.posterior.dim * LOG_2PI
+
+    def add_draw(self, w: Tensor, epsilon: Tensor, grad: Tensor, weight: float | Tensor) -> Tensor:
+        """Add ``weight`` times the gradient of -log p(w) to ``grad``, and return log q(w) - log p(w) in nats.
+
+        Args:
+            w: drawn weights ``(D,)``.
+            epsilon: their standard normal noise.
+            grad: of the shape of w.
+            weight: of the KL of this draw.
+        """
+        prior = self.prior
+        log_p, wide = log_prob_and_wide(w, prior.pi, prior.std1, prior.std2, (self._wide, self._products))
+        precision1, precision2 = prior.std1**-2, prior.std2**-2
+        if isinstance(weight, Tensor):
+            grad.addcmul_(w, weight * precision2).addcmul_(wide.mul_(w), weight * (precision1 - precision2))
+        else:  # without a pass over memory for the products
+            grad.add_(w, alpha=weight * precision2).addcmul_(wide, w, value=weight * (precision1 - precision2))
+        return -0.5 * torch.linalg.vecdot(epsilon, epsilon) - self._entropy - log_p
