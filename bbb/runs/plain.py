@@ -19,6 +19,7 @@ _SINCE = {  # keys that older configurations do not hold, and what was done with
     "likelihood": "categorical",
     "noise_std": 1.0,
     "learn_noise": False,
+    "input_shift": 0,
 }
 _OPTIONS_OF_OLD = ("resume",)  # keys that configurations held before they became options of a command
 
