@@ -442,8 +442,22 @@ FAULTS = [
     Fault(
         "the mixture's pull once for each draw",
         "inference/drawn_gradient.py",
-        "epsilon, kl_weight * share) * share",
-        "epsilon, kl_weight) * share",
+        "self._grad_w, kl_weight * share) * share",
+        "self._grad_w, kl_weight) * share",
+        "inference/test_drawn_gradient.py",
+    ),
+    Fault(
+        "flows learn nothing from the log-determinant",
+        "inference/drawn_gradient.py",
+        "torch.zeros_like(self._log_det).sub_(weight)",
+        "torch.zeros_like(self._log_det)",
+        "inference/test_drawn_gradient.py",
+    ),
+    Fault(
+        "the gradient of a flowed draw skips the flows",
+        "inference/drawn_gradient.py",
+        "self._add_draw(grad_deviation, is_first=s == 0)",
+        "self._add_draw(self._grad_w, is_first=s == 0)",
         "inference/test_drawn_gradient.py",
     ),
     Fault(

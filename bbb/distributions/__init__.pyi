@@ -11,8 +11,8 @@ from .independent import Independent as Independent
 from .independent import join as join
 from .kl import draw_with_kl as draw_with_kl
 from .kl import kl_divergence as kl_divergence
+from .kl_in_place import DrawnKL as DrawnKL
 from .kl_in_place import GaussianKL as GaussianKL
-from .kl_in_place import MixtureKL as MixtureKL
 from .matrix_planar import MatrixPlanarFlow as MatrixPlanarFlow
 from .noise import NoiseSource as NoiseSource
 from .noise import NoiseTable as NoiseTable

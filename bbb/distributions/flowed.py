@@ -82,12 +82,24 @@ class FlowedGaussian(WeightDistribution):
         flows = copy.deepcopy(self.flow_list)
         return FlowedGaussian(first, flows[:i], self.dims[:i]), FlowedGaussian(rest, flows[i:], self.dims[i:])
 
+    def images(self, deviations: Tensor, inverse: bool = False) -> tuple[list[Tensor], Tensor]:
+        """Map deviations from the mean through the flows.
+
+        Args:
+            deviations: ``(S, D)``.
+            inverse: whether to map them back.
+
+        Returns:
+            The image of each block ``(S, dim)``, and the log-determinant of the forward maps ``(S,)``.
+        """
+        pairs = zip(self.flow_list, deviations.split(self.dims, dim=1), strict=True)
+        images, log_dets = zip(*(flow.inverse(z) if inverse else flow(z) for flow, z in pairs), strict=True)
+        return [*images], torch.stack(log_dets).sum(0)
+
     def _through(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Map deviations ``(S, D)`` to weights, or weights back to the base's, with the flows' log-determinant."""
-        blocks = (x - self.base.mean if inverse else x).split(self.dims, dim=1)
-        pairs = zip(self.flow_list, blocks, strict=True)
-        images, log_dets = zip(*(flow.inverse(z) if inverse else flow(z) for flow, z in pairs), strict=True)
-        return self.base.mean + torch.cat(images, dim=1), torch.stack(log_dets).sum(0)
+        images, log_det = self.images(x - self.base.mean if inverse else x, inverse)
+        return self.base.mean + torch.cat(images, dim=1), log_det
 
 
 def identity_flow(

@@ -4,8 +4,8 @@ Under a Gaussian prior with precision :math:`\pi` and mean m, and with the poste
 
 .. math:: \partial_\mu KL = \pi (\mu - m), \qquad \partial_{\log\sigma} KL = \pi V - 1.
 
-Under a scale mixture the KL is estimated from drawn weights w, at which each of them is pulled to 0 by the precision
-:math:`r / \sigma_1^2 + (1 - r) / \sigma_2^2`, with r the probability that it comes from the wide component.
+Else the KL is estimated from drawn weights w. The prior pulls each of them to its mean with a precision: :math:`\pi`,
+or, of a scale mixture, :math:`r / \sigma_1^2 + (1 - r) / \sigma_2^2`, with r the probability of the wide component.
 
 The plain versions are :meth:`Gaussian.kl_divergence` and :func:`bbb.distributions.kl.kl_divergence`.
 """
@@ -13,7 +13,7 @@ The plain versions are :meth:`Gaussian.kl_divergence` and :func:`bbb.distributio
 import torch
 from torch import Tensor
 
-from bbb.distributions.gaussian import LOG_2PI, Gaussian
+from bbb.distributions.gaussian import LOG_2PI, Gaussian, total
 from bbb.distributions.scale_mixture import ScaleMixture, log_prob_and_wide
 
 
@@ -60,39 +60,60 @@ class GaussianKL:
             grad.addcmul_(self._shift, self._shift_rate, value=weight)
 
 
-class MixtureKL:
-    """KL(posterior || prior) of a Gaussian and a scale mixture, estimated from draws.
+class DrawnKL:
+    """KL(posterior || prior) of a Gaussian, possibly with flows on it, estimated from draws.
 
     Args:
-        posterior: q, with a mean and a log_std for each weight, of a single network.
-        prior: p.
+        base: the posterior, or what its flows are on: with a mean and a log_std for each weight, of a single network.
+        prior: p, fixed.
     """
 
-    def __init__(self, posterior: Gaussian, prior: ScaleMixture) -> None:
-        self.posterior, self.prior = posterior, prior
-        self._wide = torch.empty_like(posterior.mean, requires_grad=False)
-        self._products = torch.empty_like(self._wide[: posterior.dim // 2 + 1])
-        self._entropy = torch.zeros_like(self._wide[0])
+    def __init__(self, base: Gaussian, prior: Gaussian | ScaleMixture) -> None:
+        self.base, self.prior = base, prior
+        self._memory = torch.empty_like(base.mean, requires_grad=False)
+        self._products = torch.empty_like(self._memory[: base.dim // 2 + 1])
+        self._of_noise = torch.zeros_like(self._memory[0])
+        if isinstance(prior, Gaussian):
+            self._precision = torch.exp(-2.0 * prior.log_std.detach())
+            self._of_prior = total(prior.log_std.detach(), base.dim) + 0.5 * base.dim * LOG_2PI
 
     def begin(self) -> None:
         """Compute what all draws share."""
-        log_std = self.posterior.log_std.detach()
-        self._entropy = log_std.sum() + 0.5 * self.posterior.dim * LOG_2PI
+        self._of_noise = self.base.log_std.detach().sum() + 0.5 * self.base.dim * LOG_2PI
 
     def add_draw(self, w: Tensor, epsilon: Tensor, grad: Tensor, weight: float | Tensor) -> Tensor:
-        """Add ``weight`` times the gradient of -log p(w) to ``grad``, and return log q(w) - log p(w) in nats.
+        """Add ``weight`` times the gradient of -log p(w) to ``grad``.
 
         Args:
             w: drawn weights ``(D,)``.
-            epsilon: their standard normal noise.
+            epsilon: the standard normal noise they are made of.
             grad: of the shape of w.
             weight: of the KL of this draw.
+
+        Returns:
+            log q - log p, a scalar in nats; without the log-determinant of flows.
         """
-        prior = self.prior
-        log_p, wide = log_prob_and_wide(w, prior.pi, prior.std1, prior.std2, (self._wide, self._products))
+        if isinstance(self.prior, Gaussian):
+            log_p = self._gaussian(self.prior, w, grad, weight)
+        else:
+            log_p = self._mixture(self.prior, w, grad, weight)
+        return -0.5 * torch.linalg.vecdot(epsilon, epsilon) - self._of_noise - log_p
+
+    def _gaussian(self, prior: Gaussian, w: Tensor, grad: Tensor, weight: float | Tensor) -> Tensor:
+        shift = torch.sub(w, prior.mean.detach(), out=self._memory)
+        if isinstance(weight, Tensor):
+            grad.addcmul_(shift, self._precision * weight)
+        else:  # without a pass over memory for the products
+            grad.addcmul_(shift, self._precision, value=weight)
+        if self._precision.ndim == 0:
+            return -0.5 * torch.linalg.vecdot(shift, shift) * self._precision - self._of_prior
+        return -0.5 * shift.square_().dot(self._precision) - self._of_prior
+
+    def _mixture(self, prior: ScaleMixture, w: Tensor, grad: Tensor, weight: float | Tensor) -> Tensor:
+        log_p, wide = log_prob_and_wide(w, prior.pi, prior.std1, prior.std2, (self._memory, self._products))
         precision1, precision2 = prior.std1**-2, prior.std2**-2
         if isinstance(weight, Tensor):
             grad.addcmul_(w, weight * precision2).addcmul_(wide.mul_(w), weight * (precision1 - precision2))
         else:  # without a pass over memory for the products
             grad.add_(w, alpha=weight * precision2).addcmul_(wide, w, value=weight * (precision1 - precision2))
-        return -0.5 * torch.linalg.vecdot(epsilon, epsilon) - self._entropy - log_p
+        return log_p

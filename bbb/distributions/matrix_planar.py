@@ -169,5 +169,10 @@ def _rows_times(left: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _add_product(weight: Tensor, bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Add ``left (S, out, K)`` times ``right (K, in + 1)`` to [weight, bias], as flat vectors ``(S, D)``."""
     right_weight = right[:, :-1].expand(len(weight), -1, -1)
-    update = torch.baddbmm(weight, left, right_weight).flatten(1)
-    return torch.cat([update, bias + left @ right[:, -1]], 1)
+    if torch.is_grad_enabled():
+        return torch.cat([torch.baddbmm(weight, left, right_weight).flatten(1), bias + left @ right[:, -1]], 1)
+    flat = weight.new_empty(len(weight), weight.shape[1] * (weight.shape[2] + 1))  # written once
+    out_weight, out_bias = _as_matrix(flat, weight.shape[1])
+    torch.baddbmm(weight, left, right_weight, out=out_weight)
+    torch.add(bias, left @ right[:, -1], out=out_bias)
+    return flat

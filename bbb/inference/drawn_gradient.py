@@ -9,15 +9,21 @@ are (Blundell et al. 2015, section 3.2, arXiv 1505.05424; log sigma in place of 
 The KL with weight c adds, under a Gaussian prior :math:`N(m, \pi^{-1})`, :math:`c \, \pi (\mu - m)` and
 :math:`c \, (\pi\sigma^2 - 1)`. Under a mixture it is estimated from the same draws: it adds
 :math:`-\tfrac{c}{S} \partial_w \log p(w_s)` to each :math:`g_s`, and -c at log sigma.
+
+Flows f on the deviation, :math:`w = \mu + f(\sigma\epsilon)`, are left to autograd: it carries :math:`g_s` back to the
+deviation and to the flows' parameters.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from bbb.distributions import (
+    DrawnKL,
+    FlowedGaussian,
     Gaussian,
     GaussianKL,
-    MixtureKL,
     NoiseSource,
     ScaleMixture,
     WeightDistribution,
@@ -33,7 +39,8 @@ class DrawnGradient(GradientEstimator):
     """Runs a network under one draw of its weights after another, and sums the gradients.
 
     Args:
-        network: a single network, whose posterior is Gaussian with a mean and a log_std for each weight.
+        network: a single network, whose posterior is Gaussian with a mean and a log_std for each weight, or such a
+            Gaussian with flows on it.
         likelihood: p(y | outputs).
         prior: p(w): a Gaussian, or a scale mixture.
         num_samples: S.
@@ -53,12 +60,16 @@ class DrawnGradient(GradientEstimator):
     ) -> None:
         super().__init__(network, likelihood, prior, num_samples, precision)
         posterior = network.posterior
-        if not (isinstance(posterior, Gaussian) and isinstance(prior, Gaussian | ScaleMixture)):
+        self.flowed = posterior if isinstance(posterior, FlowedGaussian) else None
+        base = posterior.base if isinstance(posterior, FlowedGaussian) else posterior
+        if not (isinstance(base, Gaussian) and isinstance(prior, Gaussian | ScaleMixture)):
             raise ValueError(f"posterior={posterior}, prior={prior}: use ByAutograd")
-        self.posterior = posterior
-        self._kl = GaussianKL(posterior, prior) if isinstance(prior, Gaussian) else MixtureKL(posterior, prior)
+        self.base = base
+        self._kl: GaussianKL | DrawnKL = DrawnKL(base, prior)
+        if isinstance(prior, Gaussian) and self.flowed is None:
+            self._kl = GaussianKL(base, prior)
         self._std, self._w, self._grad_mean, self._grad_log_std = (
-            torch.empty_like(posterior.mean, requires_grad=False) for _ in range(4)
+            torch.empty_like(base.mean, requires_grad=False) for _ in range(4)
         )
         # A single draw needs no std once the deviation is known, and its gradient is that of the mean.
         self._deviation = self._std if num_samples == 1 else torch.empty_like(self._std)
@@ -70,31 +81,46 @@ class DrawnGradient(GradientEstimator):
     def __call__(
         self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool
     ) -> Terms:
-        posterior, share = self.posterior, 1.0 / self.num_samples
+        base, share = self.base, 1.0 / self.num_samples
         with torch.no_grad():
-            torch.exp(posterior.log_std, out=self._std)
+            torch.exp(base.log_std, out=self._std)
             kl = self._std.new_zeros(())
             if with_kl and isinstance(self._kl, GaussianKL):
                 kl = self._kl.value(torch.square(self._std, out=self._variance))
-            elif with_kl and isinstance(self._kl, MixtureKL):
+            elif with_kl and isinstance(self._kl, DrawnKL):
                 self._kl.begin()
         nll, score = torch.zeros_like(kl), torch.zeros_like(kl)
         for s in range(self.num_samples):
-            epsilon = normal((1, posterior.dim), self._w, noise)[0]
-            nll_of_draw, score_of_draw = self._run(x, y, epsilon, nll_weight * share)
+            epsilon = normal((1, base.dim), self._w, noise)[0]
+            through = self._draw(epsilon)
+            nll_of_draw, score_of_draw = self._run(x, y, nll_weight * share)
             nll, score = nll + nll_of_draw * share, score + score_of_draw * share
-            if with_kl and isinstance(self._kl, MixtureKL):
+            if with_kl and isinstance(self._kl, DrawnKL):
                 kl = kl + self._kl.add_draw(self._w, epsilon, self._grad_w, kl_weight * share) * share
-            self._add_draw(is_first=s == 0)
+            grad_deviation = self._grad_w
+            if through is not None:
+                grad_deviation = through.backward(self._grad_w, kl_weight * share if with_kl else 0.0)
+                kl = kl - through.log_det * share if with_kl else kl
+            self._add_draw(grad_deviation, is_first=s == 0)
         if with_kl:
             self._add_kl(kl_weight)
-        posterior.mean.grad, posterior.log_std.grad = self._grad_mean, self._grad_log_std
+        base.mean.grad, base.log_std.grad = self._grad_mean, self._grad_log_std
         return Terms(nll, kl, score)
 
-    def _run(self, x: Tensor, y: Tensor, epsilon: Tensor, nll_weight: float) -> tuple[Tensor, Tensor]:
-        """Draw weights, and take the gradient of the NLL at them; return the NLL and the score."""
+    def _draw(self, epsilon: Tensor) -> "_Through | None":
+        """Write drawn weights to their place."""
         torch.mul(self._std, epsilon, out=self._deviation)
-        torch.add(self.posterior.mean.detach(), self._deviation, out=self._w)
+        mean = self.base.mean.detach()
+        if self.flowed is None:
+            torch.add(mean, self._deviation, out=self._w)
+            return None
+        through = _Through(self.flowed, self._deviation)
+        for at, image in through.blocks():
+            torch.add(mean[at], image, out=self._w[at])
+        return through
+
+    def _run(self, x: Tensor, y: Tensor, nll_weight: float) -> tuple[Tensor, Tensor]:
+        """Take the gradient of the NLL at the drawn weights; return the NLL and the score."""
         self._gradients.begin()
         with self.in_precision(x):
             outputs = forward_drawn(self.network.architecture, self._layers, x, self._gradients)
@@ -103,13 +129,13 @@ class DrawnGradient(GradientEstimator):
         self._gradients.end()
         return nll.detach()[0], score
 
-    def _add_draw(self, is_first: bool) -> None:
-        """Carry the gradient at a draw on to mean and log_std."""
+    def _add_draw(self, grad_deviation: Tensor, is_first: bool) -> None:
+        """Carry the gradients at a draw and at its deviation on to mean and log_std."""
         if not is_first:
             self._grad_mean.add_(self._grad_w)
-            self._grad_log_std.addcmul_(self._grad_w, self._deviation)
+            self._grad_log_std.addcmul_(grad_deviation, self._deviation)
             return
-        torch.mul(self._grad_w, self._deviation, out=self._grad_log_std)
+        torch.mul(grad_deviation, self._deviation, out=self._grad_log_std)
         if self._grad_w is not self._grad_mean:
             self._grad_mean.copy_(self._grad_w)
 
@@ -120,3 +146,43 @@ class DrawnGradient(GradientEstimator):
             self._kl.add_gradient_of_mean(self._grad_mean, weight)
             self._grad_log_std.addcmul_(self._variance, self._kl.precision * weight)
         self._grad_log_std.sub_(weight)
+
+
+class _Through:
+    """A deviation on its way through the flows, and its gradient on the way back.
+
+    Args:
+        flowed: the posterior.
+        deviation: ``(D,)``.
+    """
+
+    def __init__(self, flowed: FlowedGaussian, deviation: Tensor) -> None:
+        self._start = deviation.detach().unsqueeze(0).requires_grad_()
+        self._flowed, (self._images, self._log_det) = flowed, flowed.images(self._start)
+        self.log_det = self._log_det.detach()[0]
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the place of each block and its image."""
+        start = 0
+        for image in self._images:
+            end = start + image.shape[1]
+            yield slice(start, end), image.detach()[0]
+            start = end
+
+    def backward(self, grad: Tensor, weight: float | Tensor) -> Tensor:
+        """Store the gradients of the flows' parameters.
+
+        Args:
+            grad: the gradient at the images ``(D,)``.
+            weight: of the KL, to which the log-determinant adds its negative.
+
+        Returns:
+            The gradient at the deviation ``(D,)``.
+        """
+        grads = grad.unsqueeze(0).split([image.shape[1] for image in self._images], dim=1)
+        of_log_det = torch.zeros_like(self._log_det).sub_(weight)
+        inputs = [self._start, *self._flowed.flows.parameters()]
+        found = torch.autograd.grad([*self._images, self._log_det], inputs, [*grads, of_log_det])
+        for parameter, value in zip(inputs[1:], found[1:], strict=True):
+            parameter.grad = value if parameter.grad is None else parameter.grad + value
+        return found[0][0]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bbb.data import Split, drop_pixels, num_batches, shift_images
 from bbb.distributions import (
+    FlowedGaussian,
     Gaussian,
     NoiseSource,
     NoiseTable,
@@ -168,9 +169,10 @@ def _estimator(
     if plan.estimator == "local":
         return LocalGradient(*parts)
     posterior = network.posterior
-    is_plain = isinstance(posterior, Gaussian) and network.num_replicas is None
-    is_large = posterior.dim >= LARGE and posterior.device.type == "cpu"
-    if is_plain and isinstance(prior, Gaussian | ScaleMixture) and (plan.num_samples == 1 or is_large):
+    # Flows take many draws at once in little more time than one.
+    one_by_one = posterior.dim >= LARGE and posterior.device.type == "cpu" and isinstance(posterior, Gaussian)
+    is_known = isinstance(posterior, Gaussian | FlowedGaussian) and isinstance(prior, Gaussian | ScaleMixture)
+    if is_known and network.num_replicas is None and (plan.num_samples == 1 or one_by_one):
         return DrawnGradient(*parts)
     return ByAutograd(*parts)
 

@@ -10,7 +10,7 @@ from bbb.inference import Categorical
 from bbb.inference.drawn_gradient import DrawnGradient
 from bbb.inference.gradient import ByAutograd
 from bbb.inference.step import LARGE, Step
-from bbb.networks import MLP, BayesianNetwork, num_weights
+from bbb.networks import MLP, BayesianNetwork, initial_network, num_weights
 from tests.inference.test_local_gradient import ARCHITECTURES, NUM_EXAMPLES, double, gaussian, priors
 from tests.tasks import PLAN, seeded
 
@@ -50,6 +50,29 @@ def test_terms_and_gradients_are_those_of_autograd(name, prior, num_samples, wit
         same([terms[1].nll, terms[1].kl], [terms[0].nll, terms[0].kl])
         torch.testing.assert_close(terms[1].score, terms[0].score, check_dtype=False)
         same(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("with_kl", [True, False], ids=["KL", "no KL"])
+@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("prior", priors(1))
+@pytest.mark.parametrize("flow", ["planar", "matrix_planar"])
+def test_flows_go_with_drawn_weights(flow, prior, num_samples, with_kl):
+    architecture = ARCHITECTURES["convolutions"]
+    network = initial_network(architecture, 0.3, seeded(1), 3, flow).double()
+    with torch.no_grad():
+        for i, parameter in enumerate(network.posterior.parameters()):
+            parameter.add_(0.1 * double(*parameter.shape, seed=20 + i))
+    parameters, p = [*network.posterior.parameters()], priors(network.posterior.dim)[prior]
+    x, y = double(NUM_EXAMPLES, architecture.num_inputs, seed=2), torch.tensor([0, 1, 2, 0, 1])
+    terms, gradients = [], []
+    for way in (ByAutograd, DrawnGradient):
+        for parameter in parameters:
+            parameter.grad = None
+        estimator = way(network, Categorical(3), p, num_samples)
+        terms.append(estimator(x, y, table(network, num_samples), NLL_WEIGHT, KL_WEIGHT, with_kl))
+        gradients.append([parameter.grad.clone() for parameter in parameters])
+    same([terms[1].nll, terms[1].kl], [terms[0].nll, terms[0].kl])
+    same(gradients[1], gradients[0])
 
 
 def test_layers_that_do_not_run_have_no_gradient():
