@@ -1,7 +1,9 @@
 """Train a posterior over one's own network and data, from Python, without configuration or Sacred."""
 
 import copy
+import hashlib
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -72,7 +74,7 @@ def fit(
         seed: of everything random.
         device: where to compute.
         folder: where a checkpoint is saved after each epoch, and weights and log in the end. A training that was
-            stopped there goes on from its checkpoint. None saves nothing.
+            stopped there goes on from its checkpoint, given the same data, network and arguments. None saves nothing.
         show_progress: whether to show a bar with the time left.
 
     Raises:
@@ -124,7 +126,10 @@ def fit(
     streams = Streams(order, weights, validation_seed=seed)
     process = Training(start, likelihood.to(place), p, train, held_out, plan, streams)
     saved_in = Path(folder) if folder is not None else None
-    _train(process, saved_in, show_progress)
+    about: dict[str, Any] = {"prior_inflation": 1.0, "source": None, "inputs": None}
+    if saved_in is not None:
+        about["inputs"] = _fingerprint(process, p, train, held_out, seed)
+    _train(process, saved_in, about, show_progress)
     posterior = Posterior(start, likelihood, takes_bytes=takes_bytes, input_shape=train.input_shape)
     if saved_in is not None:
         posterior.save(saved_in / WEIGHTS)
@@ -177,13 +182,36 @@ def _check_prior(prior: Prior, architecture: Architecture, train: Split) -> None
         )
 
 
-def _train(process: Training, folder: Path | None, show_progress: bool) -> None:
-    """Train with a bar, from a checkpoint if there is one."""
-    progress = Progress(process, folder, {"prior_inflation": 1.0, "source": None}, minutes=5.0)
+def _fingerprint(process: Training, prior: WeightDistribution, train: Split, held_out: Split | None, seed: int) -> str:
+    """Compute a SHA-256 of all that decides how a training goes: data, plan, prior, start and seed."""
+    digest = hashlib.sha256(repr((process.plan, seed, process.network.architecture.layers)).encode())
+    modules = process.network, process.likelihood, prior
+    tensors = [tensor for module in modules for _, tensor in sorted(module.state_dict().items())]
+    for split in (train, held_out):
+        tensors += [] if split is None else [split.images, split.labels]
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _train(process: Training, folder: Path | None, about: Mapping[str, Any], show_progress: bool) -> None:
+    """Train with a bar, from a checkpoint if there is one.
+
+    Raises:
+        InputError: the checkpoint is that of another training.
+    """
+    progress = Progress(process, folder, about, minutes=5.0)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():
-            progress.restore(load_progress(folder, process.train.labels.device))
+            state = load_progress(folder, process.train.labels.device)
+            if state.get("inputs") != about["inputs"]:
+                raise InputError(
+                    f"{folder / CHECKPOINT}: is of a training with other data, another network or other arguments; "
+                    "name another folder, or remove that file to start again"
+                )
+            progress.restore(state)
     with _progress_bar(process.num_steps, show_progress) as bar:
 
         def on_step(step: int, num_steps: int) -> None:

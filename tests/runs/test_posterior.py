@@ -123,8 +123,9 @@ def test_saved_and_loaded_it_predicts_the_same(posterior, tmp_path):
         bbb.load(tmp_path / "w.safetensors")
 
 
-def test_a_stopped_training_goes_on_and_ends_as_one_never_stopped(tmp_path, monkeypatch):
-    whole = trained(num_epochs=4)
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """The folder of a training of four epochs that was stopped in its third."""
     calls = itertools.count()
 
     def stop_in_the_third_epoch(epoch, num_epochs):
@@ -138,9 +139,32 @@ def test_a_stopped_training_goes_on_and_ends_as_one_never_stopped(tmp_path, monk
         with pytest.raises(KeyboardInterrupt):
             trained(num_epochs=4, folder=tmp_path)
     assert (tmp_path / CHECKPOINT).is_file()
-    resumed = trained(num_epochs=4, folder=tmp_path)
+    return tmp_path
+
+
+def test_a_stopped_training_goes_on_and_ends_as_one_never_stopped(stopped):
+    whole = trained(num_epochs=4)
+    resumed = trained(num_epochs=4, folder=stopped)
     assert torch.equal(resumed.network.posterior.centre, whole.network.posterior.centre)
-    assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, "log.txt"}
+    assert {path.name for path in stopped.iterdir()} == {WEIGHTS, "log.txt"}
+
+
+@pytest.mark.parametrize("change", ["data", "labels", "validation", "network", "prior", "lr", "seed"])
+def test_the_checkpoint_of_another_training_is_refused_and_kept(stopped, change):
+    (pixels, labels), own = images(), module()
+    how = {"num_epochs": 4, "batch_size": 16, "lr": 0.01, "temperature": 0.1, "prior": 0.3, "show_progress": False}
+    if change == "data":
+        pixels = 255 - pixels
+    elif change == "labels":
+        labels = 2 - labels
+    elif change == "network":
+        own = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+    else:
+        how |= {"validation": {"validation": images(seed=1)}, "prior": {"prior": 0.4}}.get(change, {change: 2})
+    content = (stopped / CHECKPOINT).read_bytes()
+    with pytest.raises(InputError, match="with other data, another network or other arguments; name another folder"):
+        bbb.fit(own, pixels, labels, folder=stopped, **how)
+    assert (stopped / CHECKPOINT).read_bytes() == content
 
 
 def test_a_posterior_is_a_prior_in_one_line(posterior):
