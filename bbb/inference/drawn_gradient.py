@@ -65,9 +65,11 @@ class DrawnGradient(GradientEstimator):
         if not (isinstance(base, Gaussian) and isinstance(prior, Gaussian | ScaleMixture)):
             raise ValueError(f"posterior={posterior}, prior={prior}: use ByAutograd")
         self.base = base
-        self._kl: GaussianKL | DrawnKL = DrawnKL(base, prior)
+        self._kl: GaussianKL | DrawnKL
         if isinstance(prior, Gaussian) and self.flowed is None:
             self._kl = GaussianKL(base, prior)
+        else:
+            self._kl = DrawnKL(base, prior)
         self._std, self._w, self._grad_mean, self._grad_log_std = (
             torch.empty_like(base.mean, requires_grad=False) for _ in range(4)
         )
