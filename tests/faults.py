@@ -468,6 +468,20 @@ FAULTS = [
         "runs/test_posterior.py",
     ),
     Fault(
+        "testing cannot be stopped",
+        "runs/pipeline.py",
+        "        if self.should_stop():",
+        "        if False:",
+        "runs/test_pipeline.py",
+    ),
+    Fault(
+        "testing counts replicas once",
+        "runs/pipeline.py",
+        "return settings.num_replicas * num +",
+        "return num +",
+        "runs/test_pipeline.py",
+    ),
+    Fault(
         "images move right and down only",
         "data/transforms.py",
         "torch.randint(2 * pixels + 1, (2, num)",

@@ -71,6 +71,7 @@ def _train(
                 on_choice=shown.step,
                 on_step=shown.step,
                 on_epoch=shown.epoch,
+                on_test=shown.test,
                 should_stop=lambda: bool(received),
                 group=group,
             )
@@ -123,6 +124,14 @@ class Shown:
             self.bar.reset(num_steps)
             self.bar.initial = self.bar.n = step - 1
         self.bar.update()
+
+    def test(self, num_images: int, num_all: int) -> None:
+        """Move the bar while the trained posterior is tested."""
+        if self.bar.total != num_all or num_images < self.bar.n:
+            self.bar.set_description("test", refresh=False)
+            self.bar.unit = " images"
+            self.bar.reset(num_all)
+        self.bar.update(num_images - self.bar.n)
 
     def epoch(self, epoch: "inference.Epoch") -> None:
         """Print and log an epoch."""

@@ -1,6 +1,6 @@
 """The posterior predictive, and the evidence lower bound of a trained posterior."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,10 +13,21 @@ from bbb.networks import BayesianNetwork, LayerWeights, forward_drawn, num_activ
 CHUNK = 10_000  # images evaluated at once: bounds memory, costs no speed
 NUM_ACTIVATIONS = 2**23  # of all layers, that are evaluated at once: those of a convolution outgrow caches much sooner
 
+OnImages = Callable[[int], None]
+
+
+def ignore(num_images: int) -> None:
+    """Do nothing when images have been evaluated."""
+
 
 @torch.no_grad()
 def predict(
-    network: BayesianNetwork, likelihood: Likelihood, images: Tensor, num_samples: int, generator: torch.Generator
+    network: BayesianNetwork,
+    likelihood: Likelihood,
+    images: Tensor,
+    num_samples: int,
+    generator: torch.Generator,
+    on_images: OnImages = ignore,
 ) -> Tensor:
     r"""Evaluate the posterior predictive :math:`\frac1S \sum_s p(y | x, w_s)`.
 
@@ -29,6 +40,7 @@ def predict(
         images: raw inputs ``(N, P)``, which the network normalises.
         num_samples: S, draws of the weights.
         generator: source of the draws.
+        on_images: called with the number of images whenever some have been evaluated under a draw; may raise.
 
     Returns:
         What ``likelihood.mix`` makes of the draws: for classes log-probabilities ``(N, C)``, in nats; for numbers the
@@ -37,19 +49,24 @@ def predict(
     start, parts = generator.get_state(), []
     for chunk in images.split(CHUNK):
         generator.set_state(start)
-        parts.append(likelihood.mix(predict_draws(network, likelihood, chunk, num_samples, generator)))
+        parts.append(likelihood.mix(predict_draws(network, likelihood, chunk, num_samples, generator, on_images)))
     return torch.cat(parts, dim=-2)
 
 
 @torch.no_grad()
 def predict_draws(
-    network: BayesianNetwork, likelihood: Likelihood, images: Tensor, num_samples: int, generator: torch.Generator
+    network: BayesianNetwork,
+    likelihood: Likelihood,
+    images: Tensor,
+    num_samples: int,
+    generator: torch.Generator,
+    on_images: OnImages = ignore,
 ) -> Iterator[Tensor]:
     """Yield what :func:`predict` combines: the predictive ``(N, C)`` under each of the draws of the weights."""
     x, size = network.normalization(images), _num_at_once(network)
     for _ in range(num_samples):
         w, _ = network.posterior.rsample_and_log_prob(1, generator)
-        yield likelihood.predictive(_run(network, network.layers(w), x, size))
+        yield likelihood.predictive(_run(network, network.layers(w), x, size, on_images))
 
 
 @torch.no_grad()
@@ -66,6 +83,7 @@ def elbo(
     split: Split,
     num_samples: int,
     generator: torch.Generator,
+    on_images: OnImages = ignore,
 ) -> tuple[float, float]:
     r"""Estimate the evidence lower bound, at temperature 1 and without input noise.
 
@@ -78,6 +96,7 @@ def elbo(
         split: D, the training set of N images.
         num_samples: draws of the weights to average over.
         generator: source of the draws.
+        on_images: as in :func:`predict`.
 
     Returns:
         The ELBO in nats per example, and the KL in nats.
@@ -85,16 +104,18 @@ def elbo(
     log_likelihood = kl = 0.0
     for _ in range(num_samples):
         w, log_q = network.posterior.rsample_and_log_prob(1, generator)
-        outputs = _outputs(network, network.layers(w), split.images).unsqueeze(0)
+        outputs = _outputs(network, network.layers(w), split.images, on_images).unsqueeze(0)
         log_likelihood += likelihood.log_prob(outputs, split.labels).double().sum().item() / num_samples
         kl += kl_divergence(network.posterior, prior, (w, log_q)).item() / num_samples
     return (log_likelihood - kl) / len(split), kl
 
 
-def _outputs(network: BayesianNetwork, layers: list[LayerWeights], images: Tensor) -> Tensor:
+def _outputs(
+    network: BayesianNetwork, layers: list[LayerWeights], images: Tensor, on_images: OnImages = ignore
+) -> Tensor:
     """Outputs ``(N, C)`` under one draw of the weights."""
-    size = _num_at_once(network)
-    return torch.cat([_run(network, layers, network.normalization(chunk), size) for chunk in images.split(CHUNK)])
+    size, normalize = _num_at_once(network), network.normalization
+    return torch.cat([_run(network, layers, normalize(chunk), size, on_images) for chunk in images.split(CHUNK)])
 
 
 def _num_at_once(network: BayesianNetwork) -> int:
@@ -102,6 +123,10 @@ def _num_at_once(network: BayesianNetwork) -> int:
     return max(1, NUM_ACTIVATIONS // num_activations(network.architecture))
 
 
-def _run(network: BayesianNetwork, layers: list[LayerWeights], x: Tensor, size: int) -> Tensor:
+def _run(network: BayesianNetwork, layers: list[LayerWeights], x: Tensor, size: int, on_images: OnImages) -> Tensor:
     """Outputs ``(N, C)`` for normalised inputs, ``size`` of them at once."""
-    return torch.cat([forward_drawn(network.architecture, layers, part)[0] for part in x.split(size)])
+    outputs = []
+    for part in x.split(size):
+        outputs.append(forward_drawn(network.architecture, layers, part)[0])
+        on_images(len(part))
+    return torch.cat(outputs)

@@ -14,7 +14,7 @@ from bbb.data import Split
 from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution, join
 from bbb.inference.choices import Start
 from bbb.inference.likelihood import Categorical, Likelihood
-from bbb.inference.predictive import predict
+from bbb.inference.predictive import OnImages, ignore, predict
 from bbb.inference.scores import error_rate
 from bbb.inference.step import Plan
 from bbb.inference.training import Streams, Training
@@ -122,7 +122,12 @@ def choose_inflation(
 
 
 def source_error(
-    network: BayesianNetwork, source: BayesianNetwork, test: Split, num_samples: int, generator: torch.Generator
+    network: BayesianNetwork,
+    source: BayesianNetwork,
+    test: Split,
+    num_samples: int,
+    generator: torch.Generator,
+    on_images: OnImages = ignore,
 ) -> float:
     """Measure forgetting: the test error on the source task, with the network's hidden layers and the source's head.
 
@@ -132,6 +137,7 @@ def source_error(
         test: the source task's test set.
         num_samples: draws of the weights.
         generator: source of the draws.
+        on_images: as in :func:`bbb.inference.predict`.
 
     Returns:
         The error in %.
@@ -141,7 +147,7 @@ def source_error(
     combined = BayesianNetwork(source.architecture.copy(), posterior, source.normalization)
     if combined.fixed is not None and network.fixed is not None:
         combined.fixed.load_state_dict(network.fixed.state_dict())
-    log_probs = predict(combined, likelihood, test.images, num_samples, generator)
+    log_probs = predict(combined, likelihood, test.images, num_samples, generator, on_images)
     return error_rate(log_probs, test.labels)
 
 

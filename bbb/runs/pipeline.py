@@ -28,7 +28,7 @@ from bbb.inference import (
 )
 from bbb.networks import BayesianNetwork, save_weights
 from bbb.runs.assembly import Assembly
-from bbb.runs.folders import WEIGHTS
+from bbb.runs.folders import RESUMABLE, WEIGHTS
 from bbb.runs.plotting import training_curves
 from bbb.runs.progress import Progress
 from bbb.system import ALONE, Group, StoppedError, write_aside
@@ -78,6 +78,7 @@ def run(
     on_choice: Callable[[int, int], None] = lambda step, num_steps: None,
     on_step: Callable[[int, int], None] = lambda step, num_steps: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_test: Callable[[int, int], None] = lambda num_images, num_all: None,
     should_stop: Callable[[], bool] = lambda: False,
     group: Group = ALONE,
 ) -> Result | None:
@@ -91,7 +92,9 @@ def run(
         on_choice: called after each step of choosing ``prior_inflation=auto``, with the number done and in all.
         on_step: the same while training.
         on_epoch: called with the metrics of each epoch; a resumed run starts with those of the earlier epochs.
-        should_stop: called after each step; if it returns True, the state is saved and an exception ends the run.
+        on_test: called while testing, with the number of images evaluated, each as often as it is, and in all.
+        should_stop: called after each step, and while testing; if it returns True, the state is saved and an exception
+            ends the run.
         group: the processes that train together; all call this function; only the first validates, tests and has a
             folder.
 
@@ -131,9 +134,10 @@ def run(
     history = progress.train(on_epoch, stoppable(on_step))
     if not is_first:
         return None
-    result = _evaluate(assembly, network, likelihood, prior, history)
+    count = _Count(_num_evaluated(assembly), on_test, should_stop, folder)
+    result = _evaluate(assembly, network, likelihood, prior, history, count)
     if settings.prior == "posterior":
-        result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network))
+        result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network, count))
     if folder is not None:
         _save_result(folder, assembly, network, likelihood, history, result)
     return result
@@ -158,13 +162,44 @@ def _choose_inflation(assembly: Assembly, on_step: Callable[[int, int], None]) -
     return choose_inflation(train, create, assembly.likelihood, plan, seed, on_step)[0]
 
 
-def _source_error(assembly: Assembly, network: BayesianNetwork) -> float | None:
+class _Count:
+    """Counts the images that are evaluated after training, and stops there if it is told to.
+
+    Args:
+        num_all: how many will be evaluated.
+        report: called with the number so far and in all.
+        should_stop: asked each time.
+        folder: the run's folder, whose checkpoint of the last epoch stays.
+    """
+
+    def __init__(
+        self, num_all: int, report: Callable[[int, int], None], should_stop: Callable[[], bool], folder: Path | None
+    ) -> None:
+        self.num, self.num_all = 0, num_all
+        self.report, self.should_stop, self.folder = report, should_stop, folder
+
+    def __call__(self, num_images: int) -> None:
+        self.num += num_images
+        self.report(self.num, self.num_all)
+        if self.should_stop():
+            raise StoppedError(RESUMABLE) if self.folder is not None else StoppedError
+
+
+def _num_evaluated(assembly: Assembly) -> int:
+    """Count the images that testing evaluates, each as often as it does."""
+    settings, task, source = assembly.settings, assembly.task, assembly.source
+    num = settings.num_test_samples * len(task.test) + settings.num_validation_samples * len(task.train)
+    num_source = len(source.test) if source is not None and source.test is not None else 0
+    return settings.num_replicas * num + settings.num_test_samples * num_source
+
+
+def _source_error(assembly: Assembly, network: BayesianNetwork, on_images: Callable[[int], None]) -> float | None:
     """Measure the error on the source task; None if the weights file does not name that task."""
     source = assembly.source
     if source is None or source.test is None:
         return None
     draws = assembly.generator("source", assembly.device)
-    return source_error(network, source.network, source.test, assembly.settings.num_test_samples, draws)
+    return source_error(network, source.network, source.test, assembly.settings.num_test_samples, draws, on_images)
 
 
 def _save_result(
@@ -203,18 +238,19 @@ def _evaluate(
     likelihood: Likelihood,
     prior: WeightDistribution,
     history: list[Epoch],
+    on_images: Callable[[int], None],
 ) -> Result:
     start = time.perf_counter()
     settings, test = assembly.settings, assembly.task.test
     predictions, replicas = [], []
     for number, replica in enumerate(network.replicas()):
         draws = assembly.generator("evaluation", assembly.device, number)
-        predictions.append(predict(replica, likelihood, test.images, settings.num_test_samples, draws))
+        predictions.append(predict(replica, likelihood, test.images, settings.num_test_samples, draws, on_images))
         of_centre = likelihood.scores(
             likelihood.mix([predict_with_centre(replica, likelihood, test.images)]), test.labels
         )
         samples = settings.num_validation_samples
-        elbo_per_example, kl = elbo(replica, likelihood, prior, assembly.task.train, samples, draws)
+        elbo_per_example, kl = elbo(replica, likelihood, prior, assembly.task.train, samples, draws, on_images)
         scores = _prefixed(likelihood.scores(predictions[-1], test.labels))
         main = "error" if "error" in of_centre else "rmse"
         scores |= {f"test_{main}_mean_weights": of_centre[main], "elbo": elbo_per_example, "kl": kl}

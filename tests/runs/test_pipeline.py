@@ -6,7 +6,8 @@ import torch
 from bbb import runs
 from bbb.inference import accuracy_and_nll, predict_with_centre, transfer
 from bbb.networks import load_weights
-from bbb.runs import folders
+from bbb.runs import WEIGHTS, folders
+from bbb.system import StoppedError
 from tests import tasks
 from tests.tasks import CPU, settings
 
@@ -69,3 +70,25 @@ def test_transfer_with_auto_resumes_bit_identical_without_choosing_again(in_tmp)
     assert parts.prior_inflation in transfer.INFLATIONS
     networks = [load_weights(folder / "weights.safetensors")[0] for folder in (whole_folder, parts_folder)]
     assert torch.equal(networks[0].posterior.mean, networks[1].posterior.mean)
+
+
+@pytest.mark.parametrize("how", ["MLP", "replicas", "transfer"])
+def test_testing_counts_its_images_can_be_stopped_and_goes_on(tmp_path, how):
+    changes = {"num_replicas": 2} if how == "replicas" else {}
+    if how == "transfer":
+        (tmp_path / "source").mkdir()
+        tasks.run(tmp_path / "source", classes=[0, 1, 2])
+        changes = {"classes": [3, 4, 5], "prior": "posterior", "pretrained": str(tmp_path / "source" / WEIGHTS)}
+    counts = []
+    whole = tasks.run(callbacks={"on_test": lambda *count: counts.append(count)}, **changes)
+    done, num_all = zip(*counts, strict=True)
+    assert list(done) == sorted({*done})
+    assert {*num_all} == {done[-1]}
+    folder, counted = tmp_path / "stopped", []
+    folder.mkdir()
+    callbacks = {"on_test": lambda *count: counted.append(count), "should_stop": lambda: len(counted) == 3}
+    with pytest.raises(StoppedError, match="resume=True goes on from the last checkpoint"):
+        tasks.run(folder, callbacks=callbacks, **changes)
+    assert counted == counts[:3]
+    resumed = tasks.run(folder, runs.load_progress(folder, CPU), **changes)
+    assert dataclasses.replace(resumed, seconds=0.0) == dataclasses.replace(whole, seconds=0.0)
