@@ -43,7 +43,8 @@ def forward_local(
 
     The outputs of a convolution share their weights, so their noise is correlated within an image. Noise of its own for
     each of them would train for another distribution than the one that predicts. A convolution has few weights: one
-    draw of its kernel for the whole minibatch is exact, costs less, and its gradient is quiet enough.
+    draw of its kernel for the whole minibatch is exact, costs less, and its gradient is quiet enough. A dense layer
+    that runs on several vectors of an example has noise of its own for each of them.
 
     Args:
         architecture: the network.

@@ -68,7 +68,7 @@ def fit(
         batch_size: examples per step.
         lr: Adam's learning rate, which a cosine takes to 0.
         temperature: weight of the KL; 1 is the ELBO.
-        estimator: ``local`` (noise on the activations) or ``weights`` (draws of the weights).
+        estimator: ``local`` (noise on the activations of dense layers, drawn kernels) or ``weights`` (drawn weights).
         num_samples: S, draws per step.
         init_std: standard deviation of every weight's posterior at the start.
         seed: of everything random.
