@@ -54,10 +54,7 @@ class GaussianKL:
 
     def add_gradient_of_mean(self, grad: Tensor, weight: float | Tensor) -> None:
         """Add ``weight`` times the gradient at the mean, after :meth:`value`."""
-        if isinstance(weight, Tensor):
-            grad.addcmul_(self._shift, self._shift_rate * weight)
-        else:  # without a pass over memory for the products
-            grad.addcmul_(self._shift, self._shift_rate, value=weight)
+        _add_product(grad, self._shift, self._shift_rate, weight)
 
 
 class DrawnKL:
@@ -101,10 +98,7 @@ class DrawnKL:
 
     def _gaussian(self, prior: Gaussian, w: Tensor, grad: Tensor, weight: float | Tensor) -> Tensor:
         shift = torch.sub(w, prior.mean.detach(), out=self._memory)
-        if isinstance(weight, Tensor):
-            grad.addcmul_(shift, self._precision * weight)
-        else:  # without a pass over memory for the products
-            grad.addcmul_(shift, self._precision, value=weight)
+        _add_product(grad, shift, self._precision, weight)
         if self._precision.ndim == 0:
             return -0.5 * torch.linalg.vecdot(shift, shift) * self._precision - self._of_prior
         return -0.5 * shift.square_().dot(self._precision) - self._of_prior
@@ -117,3 +111,11 @@ class DrawnKL:
         else:  # without a pass over memory for the products
             grad.add_(w, alpha=weight * precision2).addcmul_(wide, w, value=weight * (precision1 - precision2))
         return log_p
+
+
+def _add_product(grad: Tensor, shift: Tensor, rate: Tensor, weight: float | Tensor) -> None:
+    """Add ``weight * rate * shift`` to ``grad``."""
+    if isinstance(weight, Tensor):
+        grad.addcmul_(shift, rate * weight)
+    else:  # without a pass over memory for the products
+        grad.addcmul_(shift, rate, value=weight)

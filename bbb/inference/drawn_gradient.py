@@ -26,13 +26,10 @@ from bbb.distributions import (
     GaussianKL,
     NoiseSource,
     ScaleMixture,
-    WeightDistribution,
     normal,
 )
-from bbb.inference.choices import Precision
 from bbb.inference.gradient import GradientEstimator, Terms
-from bbb.inference.likelihood import Likelihood
-from bbb.networks import BayesianNetwork, LayerGradients, forward_drawn
+from bbb.networks import LayerGradients, forward_drawn
 
 
 class DrawnGradient(GradientEstimator):
@@ -50,15 +47,8 @@ class DrawnGradient(GradientEstimator):
         ValueError: posterior or prior are of another kind.
     """
 
-    def __init__(
-        self,
-        network: BayesianNetwork,
-        likelihood: Likelihood,
-        prior: WeightDistribution,
-        num_samples: int,
-        precision: Precision = "float32",
-    ) -> None:
-        super().__init__(network, likelihood, prior, num_samples, precision)
+    def prepare(self) -> None:
+        network, prior = self.network, self.prior
         posterior = network.posterior
         self.flowed = posterior if isinstance(posterior, FlowedGaussian) else None
         base = posterior.base if isinstance(posterior, FlowedGaussian) else posterior
@@ -74,8 +64,8 @@ class DrawnGradient(GradientEstimator):
             torch.empty_like(base.mean, requires_grad=False) for _ in range(4)
         )
         # A single draw needs no std once the deviation is known, and its gradient is that of the mean.
-        self._deviation = self._std if num_samples == 1 else torch.empty_like(self._std)
-        self._grad_w = self._grad_mean if num_samples == 1 else torch.empty_like(self._grad_mean)
+        self._deviation = self._std if self.num_samples == 1 else torch.empty_like(self._std)
+        self._grad_w = self._grad_mean if self.num_samples == 1 else torch.empty_like(self._grad_mean)
         self._variance = torch.empty_like(self._std if isinstance(self._kl, GaussianKL) else self._std[:0])
         self._layers = network.layers(self._w.unsqueeze(0))
         self._gradients = LayerGradients(network.layers(self._grad_w.unsqueeze(0)))

@@ -49,6 +49,11 @@ class GradientEstimator(ABC):
     ) -> None:
         self.network, self.likelihood, self.prior = network, likelihood, prior
         self.num_samples, self.precision = num_samples, precision
+        self.prepare()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Check posterior and prior, and allocate what all minibatches share."""
 
     @abstractmethod
     def __call__(
@@ -81,6 +86,9 @@ class GradientEstimator(ABC):
 
 class ByAutograd(GradientEstimator):
     """All draws at once, and their gradient by autograd: for any posterior and any prior."""
+
+    def prepare(self) -> None:
+        """Minibatches share nothing."""
 
     def __call__(
         self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool

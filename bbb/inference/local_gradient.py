@@ -13,11 +13,9 @@ The weights are not drawn, so all that a step does with them are few passes over
 import torch
 from torch import Tensor
 
-from bbb.distributions import Gaussian, GaussianKL, NoiseSource, WeightDistribution, kl_divergence
-from bbb.inference.choices import Precision
+from bbb.distributions import Gaussian, GaussianKL, NoiseSource, kl_divergence
 from bbb.inference.gradient import GradientEstimator, Terms
-from bbb.inference.likelihood import Likelihood
-from bbb.networks import BayesianNetwork, LayerGradients, forward_local
+from bbb.networks import LayerGradients, forward_local
 
 
 class LocalGradient(GradientEstimator):
@@ -34,15 +32,8 @@ class LocalGradient(GradientEstimator):
         ValueError: the posterior is not Gaussian.
     """
 
-    def __init__(
-        self,
-        network: BayesianNetwork,
-        likelihood: Likelihood,
-        prior: WeightDistribution,
-        num_samples: int,
-        precision: Precision = "float32",
-    ) -> None:
-        super().__init__(network, likelihood, prior, num_samples, precision)
+    def prepare(self) -> None:
+        network, prior = self.network, self.prior
         posterior = network.posterior
         if not isinstance(posterior, Gaussian):
             raise ValueError("estimator='local': needs a Gaussian posterior, without flows; use estimator=weights")

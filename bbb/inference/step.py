@@ -22,6 +22,7 @@ from bbb.inference.drawn_gradient import DrawnGradient
 from bbb.inference.gradient import ByAutograd, GradientEstimator
 from bbb.inference.likelihood import Likelihood
 from bbb.inference.local_gradient import LocalGradient
+from bbb.inference.objective import negative_elbo
 from bbb.networks import BayesianNetwork, num_local_noise
 from bbb.system import ALONE, Group, InputError
 
@@ -123,7 +124,8 @@ class Step:
         noise: NoiseSource = self.tables[0] if self.network.num_replicas is None else Stacked(self.tables)
         nll_weight, kl_weight = self.group.size * self.scale, kl_share * self.plan.temperature * self.scale
         terms = self.estimator(x, y, noise, nll_weight, kl_weight, with_kl)
-        cost = (terms.nll * nll_weight + terms.kl * kl_weight).sum()
+        nll = terms.nll.unsqueeze(0) * self.group.size
+        cost = negative_elbo(nll, terms.kl, kl_share, self.plan.temperature).sum() * self.scale
         measured = torch.stack([terms.nll * self.group.size, terms.kl, terms.score * self.group.size])
         moved = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
         grads = [parameter.grad for parameter in moved if parameter.grad is not None]

@@ -167,7 +167,7 @@ class _DrawnKernel(torch.autograd.Function):
             h, kernel, bias = h.to(low), kernel.to(low), None if bias is None else bias.to(low)
         own = h.shape[h.ndim - own_axes :]  # ([R], B, *in)
         h = h.expand(num_samples, *own)
-        ctx.shape, ctx.axes = h.shape, (layer.num_axes + 1, len(layer.shape))
+        ctx.shape = h.shape
         # The S draws of R replicas are S R sets of weights; a single one has no axis.
         h, kernel = h.flatten(0, -2 - layer.num_axes), kernel.flatten(0, -1 - len(layer.shape))
         bias = None if bias is None else bias.flatten(0, -2)
