@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bbb.networks.architecture import Architecture
-from bbb.networks.gradients import LayerGradients, first_draw
+from bbb.networks.gradients import LayerGradients, first_draw, no_view
 from bbb.networks.layers import Layer, LayerWeights
 
 
@@ -64,7 +64,7 @@ class _DrawnLayer(torch.autograd.Function):
             low = torch.get_autocast_dtype(h.device.type)
             h, kernel, bias = h.to(low), kernel.to(low), None if bias is None else bias.to(low)
         ctx.save_for_backward(h, kernel, bias)
-        return how[0].apply(h, kernel, bias)
+        return no_view(how[0].apply(h, kernel, bias))
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from bbb.networks.layers import LayerWeights
 
@@ -60,3 +61,12 @@ def empty_like(weights: LayerWeights) -> LayerWeights:
     """Allocate memory for the weights of a layer."""
     kernel, bias = weights
     return torch.empty_like(kernel), None if bias is None else torch.empty_like(bias)
+
+
+def no_view(outputs: Tensor) -> Tensor:
+    """Return the same memory as a tensor that is no view of another.
+
+    Autograd lets nobody write in place to a view that was made inside a node, as ``ReLU(inplace=True)`` does.
+    """
+    storage, offset = outputs.untyped_storage(), outputs.storage_offset()
+    return outputs.new_empty(0).set_(storage, offset, outputs.shape, outputs.stride())

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bbb.distributions import NoiseSource, normal
 from bbb.networks.architecture import Architecture
-from bbb.networks.gradients import LayerGradients, empty_like, first_draw
+from bbb.networks.gradients import LayerGradients, empty_like, first_draw, no_view
 from bbb.networks.layers import Layer, LayerWeights
 
 LEAST_VARIANCE = 1e-30  # of an activation: inputs of zeros have none, where the square root has no gradient
@@ -125,7 +125,9 @@ class _NoisyLayer(torch.autograd.Function):
         std = layer.apply(square, variance, variance_bias).clamp_(min=LEAST_VARIANCE).sqrt_()
         epsilon = normal((num_samples, *centre.shape[centre.ndim - own_axes :]), centre, noise)
         ctx.save_for_backward(h, square, std, epsilon, mean, mean_bias, variance, variance_bias)
-        return centre.addcmul_(std, epsilon) if centre.shape == epsilon.shape else torch.addcmul(centre, std, epsilon)
+        return no_view(
+            centre.addcmul_(std, epsilon) if centre.shape == epsilon.shape else torch.addcmul(centre, std, epsilon)
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -175,7 +177,7 @@ class _DrawnKernel(torch.autograd.Function):
             h, kernel, bias = h[0], kernel[0], None if bias is None else bias[0]
         ctx.save_for_backward(h, kernel, bias, rate, bias_rate)
         outputs = layer.apply(h, kernel, bias)
-        return outputs.view(*ctx.shape[: -layer.num_axes], *outputs.shape[-layer.num_axes :])
+        return no_view(outputs.view(*ctx.shape[: -layer.num_axes], *outputs.shape[-layer.num_axes :]))
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -84,7 +84,7 @@ def made(modules, input_shape, num_outputs, words, deterministic=()):
 NO_BIAS = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), R(), nn.Flatten(), L(12, 2, bias=False))
 CONVOLUTIONS = nn.Sequential(
     nn.Conv2d(2, 4, 1),
-    R(),
+    R(inplace=True),
     nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=2),
     nn.Conv2d(6, 6, 3, padding="same", dilation=2, groups=6),
     nn.AdaptiveAvgPool2d(1),
