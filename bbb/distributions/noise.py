@@ -33,6 +33,7 @@ class NoiseTable:
         self._drawn_from = generator.get_state()
         self._uses, self._at, self._left = num_uses, 0, 0
         self._table: Tensor | None = None
+        self._places: list[int] = []  # of this process's window, for each use of the table
 
     def begin_step(self) -> None:
         """Choose the window of a step; :meth:`normal` reads it from its start."""
@@ -40,10 +41,8 @@ class NoiseTable:
             return
         if self._uses == self.num_uses:
             self._draw_table()
+        self._left, self._at = self.window, ALIGNMENT * self._places[self._uses]
         self._uses += 1
-        places = torch.empty(self.group.size, dtype=torch.int64, device=self.generator.device)
-        self._left = self.window
-        self._at = ALIGNMENT * int(places.random_(self._num_places, generator=self.generator)[self.group.rank])
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Read float32 noise of a shape. Do not write to the result: it may be a view of the table.
@@ -79,6 +78,8 @@ class NoiseTable:
         if self._table is None:
             self._table = torch.empty(self.window + ALIGNMENT * self._num_places, device=self.generator.device)
         self._table.normal_(generator=self.generator)
+        places = torch.empty(self.num_uses, self.group.size, dtype=torch.int64, device=self.generator.device)
+        self._places = places.random_(self._num_places, generator=self.generator)[:, self.group.rank].tolist()
         self._uses = 0
 
 

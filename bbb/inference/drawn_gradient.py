@@ -117,7 +117,7 @@ class DrawnGradient(GradientEstimator):
         with self.in_precision(x):
             outputs = forward_drawn(self.network.architecture, self._layers, x, self._gradients)
         nll, score = self.nll_and_score(outputs, y)
-        (nll * nll_weight).sum().backward()
+        nll.backward(nll.new_full(nll.shape, nll_weight))
         self._gradients.end()
         return nll.detach()[0], score
 

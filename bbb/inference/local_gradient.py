@@ -53,11 +53,11 @@ class LocalGradient(GradientEstimator):
         with self.in_precision(x):
             outputs, kl = self.forward(x, noise, with_kl)
         each_nll, score = self.nll_and_score(outputs, y)
-        nll = each_nll.mean(0)
-        cost = nll.sum() * nll_weight
-        (cost + (kl * kl_weight).sum() if kl.requires_grad else cost).backward()
+        nll = each_nll.detach().mean(0)
+        costs = [(each_nll, nll_weight / self.num_samples)] + [(kl, kl_weight)] * kl.requires_grad
+        torch.autograd.backward([cost for cost, _ in costs], [torch.ones_like(cost) * w for cost, w in costs])
         self.store(kl_weight if with_kl else 0.0)
-        return Terms(nll.detach(), kl.detach(), score / self.num_samples)
+        return Terms(nll, kl.detach(), score / self.num_samples)
 
     def forward(self, x: Tensor, noise: NoiseSource, with_kl: bool) -> tuple[Tensor, Tensor]:
         """Run the network on a minibatch.

@@ -82,6 +82,7 @@ class Step:
     ) -> None:
         self.network, self.plan = network, plan
         self.optimizer, self.group, self.input_shape = optimizer, group, train.input_shape
+        self.moved = [parameter for part in optimizer.param_groups for parameter in part["params"]]
         # Costs are scaled so that their mean over a pass is the negative ELBO per example, whatever the batch size.
         self.scale = num_batches(train, plan.batch_size) / len(train)
         self.estimator = _estimator(network, likelihood, prior, plan)
@@ -120,15 +121,15 @@ class Step:
         for table in self.tables:
             table.begin_step()
         x, y = self._own_part(self._noisy(x), y)
-        self.optimizer.zero_grad()
+        for parameter in self.moved:
+            parameter.grad = None
         noise: NoiseSource = self.tables[0] if self.network.num_replicas is None else Stacked(self.tables)
         nll_weight, kl_weight = self.group.size * self.scale, kl_share * self.plan.temperature * self.scale
         terms = self.estimator(x, y, noise, nll_weight, kl_weight, with_kl)
         nll = terms.nll.unsqueeze(0) * self.group.size
         cost = negative_elbo(nll, terms.kl, kl_share, self.plan.temperature).sum() * self.scale
         measured = torch.stack([terms.nll * self.group.size, terms.kl, terms.score * self.group.size])
-        moved = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
-        grads = [parameter.grad for parameter in moved if parameter.grad is not None]
+        grads = [parameter.grad for parameter in self.moved if parameter.grad is not None]
         self.group.average([*grads, measured, cost])
         return cost, measured
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bbb.networks.architecture import Architecture
+from bbb.networks.chain import DrawnChain, is_chain
 from bbb.networks.gradients import LayerGradients, first_draw, no_view
 from bbb.networks.layers import Layer, LayerWeights
 
@@ -32,6 +33,8 @@ def forward_drawn(
     """
     layers = architecture.layers
     draws = weights[0][0].shape[: -len(layers[0].shape)]
+    if gradients is not None and is_chain(architecture, x):
+        return DrawnChain.apply(gradients, gradients.anchor, x, [*map(first_draw, weights)]).unsqueeze(0)
     if draws == (1,):  # a plain product is faster than a batched one of batch size 1
 
         def apply_single(i: int, h: Tensor) -> Tensor:

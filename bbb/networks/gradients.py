@@ -64,9 +64,11 @@ def empty_like(weights: LayerWeights) -> LayerWeights:
 
 
 def no_view(outputs: Tensor) -> Tensor:
-    """Return the same memory as a tensor that is no view of another.
+    """Return a tensor that is no view of another, in the same memory.
 
     Autograd lets nobody write in place to a view that was made inside a node, as ``ReLU(inplace=True)`` does.
     """
+    if not outputs._is_view():
+        return outputs
     storage, offset = outputs.untyped_storage(), outputs.storage_offset()
     return outputs.new_empty(0).set_(storage, offset, outputs.shape, outputs.stride())

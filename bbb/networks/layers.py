@@ -10,6 +10,7 @@ from torch import Tensor
 
 Shape = tuple[int, ...]
 LayerWeights = tuple[Tensor, Tensor | None]
+LEAST_VARIANCE = 1e-30  # of an activation: inputs of zeros have none, where the square root has no gradient
 
 
 class Layer(ABC):

@@ -21,9 +21,8 @@ from torch import Tensor
 from bbb.distributions import NoiseSource, normal
 from bbb.networks.architecture import Architecture
 from bbb.networks.gradients import LayerGradients, empty_like, first_draw, no_view
-from bbb.networks.layers import Layer, LayerWeights
-
-LEAST_VARIANCE = 1e-30  # of an activation: inputs of zeros have none, where the square root has no gradient
+from bbb.networks.chain import NoisyChain, is_chain
+from bbb.networks.layers import LEAST_VARIANCE, Layer, LayerWeights
 
 
 def forward_local(
@@ -60,6 +59,9 @@ def forward_local(
         Outputs ``(S, B, C)``, or ``(S, R, B, C)``.
     """
     layers = architecture.layers
+    if gradients is not None and num_samples == 1 and is_chain(architecture, x):
+        of_mean, of_variance = ([*map(first_draw, weights)] for weights in (mean, variance))
+        return NoisyChain.apply(gradients, gradients[0].anchor, x, of_mean, of_variance, noise).unsqueeze(0)
     num_replica_axes = mean[0][0].ndim - 1 - len(layers[0].shape)
     anchor = gradients[0].anchor if gradients is not None else None
 
