@@ -13,10 +13,14 @@ positive numbers. It stays positive for w.u below -17 in float32, where H_kk rou
 projections x ``(S, K)``, the products ``uw[k, j] = w_k.u_j`` and ``ww[k, j] = w_k.w_j`` ``(K, K)``, b ``(K,)``.
 """
 
+import math
+from operator import mul
+
 import torch
 from torch import Tensor
 
 BISECTIONS, NEWTON_STEPS = 24, 4
+FEW = 2**12  # multiplications of a recursion that Python's own numbers run faster than PyTorch's operations
 
 
 def correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,8 +42,7 @@ def couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tenso
     """Run the recursion: t ``(S, K)``, t c ``(S, K)``, the log-determinant ``(S,)``, and what the backward needs."""
     c, h, stretch = correction(uw, ww)
     by_flow = (projection + b).T.contiguous()  # a, turned into t row by row
-    for k, row in enumerate(by_flow.unbind(0)):
-        by_flow[k + 1 :].addr_(h[k + 1 :, k], row.tanh_())
+    _run_(by_flow, h)
     t = by_flow.T
     slope = 1.0 - t.square()
     det = t.square() + stretch * slope
@@ -54,9 +57,7 @@ def couple_backward(
     per_det = grad_log_det.unsqueeze(1) / det
     grad_t = grad_t + grad_tc * c - 2.0 * t * per_det * h.diagonal()
     by_flow = grad_t.T.contiguous()  # dL/dt, turned into dL/da from the last row to the first
-    rows, slopes = by_flow.unbind(0), slope.T.unbind(0)
-    for k in reversed(range(len(rows))):
-        by_flow[:k].addr_(h[k, :k], rows[k].mul_(slopes[k]))
+    _run_back_(by_flow, h, slope.T)
     grad_a = by_flow.T
     grad_diagonal = (per_det * slope).sum(0)
     grad_h = torch.tril(grad_a.T @ t, -1)  # below the diagonal, where H = w.u + c w.w
@@ -66,6 +67,42 @@ def couple_backward(
     grad_uw = grad_h + torch.diag(grad_along)
     grad_ww = grad_h * c - torch.diag(grad_c * c / squared_norm)
     return grad_a, grad_uw, grad_ww, grad_a.sum(0)
+
+
+def _run_(a: Tensor, h: Tensor) -> None:
+    """Turn a without the sum ``(K, S)`` into t, row by row."""
+    if _is_short(a):
+        products, columns = h.tolist(), []
+        for starts in a.T.tolist():
+            t: list[float] = []
+            for start, row in zip(starts, products, strict=True):
+                t.append(math.tanh(start + sum(map(mul, row, t))))  # over the maps before this one, which t has
+            columns.append(t)
+        a.copy_(torch.tensor(columns, dtype=a.dtype).T)
+        return
+    for k, row in enumerate(a.unbind(0)):
+        a[k + 1 :].addr_(h[k + 1 :, k], row.tanh_())
+
+
+def _run_back_(grad: Tensor, h: Tensor, slope: Tensor) -> None:
+    """Turn dL/dt ``(K, S)`` into dL/da, from the last row to the first."""
+    if _is_short(grad):
+        products, columns = h.T.flip(0, 1).tolist(), []
+        for starts, slopes in zip(grad.T.flip(1).tolist(), slope.T.flip(1).tolist(), strict=True):
+            later: list[float] = []
+            for start, own, row in zip(starts, slopes, products, strict=True):
+                later.append(own * (start + sum(map(mul, row, later))))
+            columns.append(later)
+        grad.copy_(torch.tensor(columns, dtype=grad.dtype).T.flip(0))
+        return
+    rows, slopes_of = grad.unbind(0), slope.unbind(0)
+    for k in reversed(range(len(rows))):
+        grad[:k].addr_(h[k, :k], rows[k].mul_(slopes_of[k]))
+
+
+def _is_short(a: Tensor) -> bool:
+    num_flows, num_draws = a.shape
+    return a.device.type == "cpu" and num_flows**2 * num_draws <= FEW
 
 
 def invert(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,8 +2,8 @@ r"""The MLP as a single node of the autograd graph: dense layers in a row, with 
 
 An MLP's products take so little time that what autograd does around them counts: a node for each layer and each ReLU
 costs as much as the passes over the weights. The formulas are those of :mod:`bbb.networks.forward` and
-:mod:`bbb.networks.local`, whose node for each layer is the plain version. A ReLU passes the gradient on where its output
-is positive.
+:mod:`bbb.networks.local`, whose node for each layer is the plain version. A ReLU passes the gradient on where its
+output is positive.
 """
 
 from collections.abc import Sequence

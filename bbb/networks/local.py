@@ -20,8 +20,8 @@ from torch import Tensor
 
 from bbb.distributions import NoiseSource, normal
 from bbb.networks.architecture import Architecture
-from bbb.networks.gradients import LayerGradients, empty_like, first_draw, no_view
 from bbb.networks.chain import NoisyChain, is_chain
+from bbb.networks.gradients import LayerGradients, empty_like, first_draw, no_view
 from bbb.networks.layers import LEAST_VARIANCE, Layer, LayerWeights
 
 
