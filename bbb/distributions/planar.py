@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bbb.distributions.recursion import couple, couple_backward, invert
 
 IDENTITY = math.log(math.e - 1.0)  # the w.u at which u_hat is zero
+LONG, MAPS_AT_ONCE = 2**17, 8  # numbers in a vector from which on fewer maps run at once, and how many
 
 
 class Flow(nn.Module):
@@ -122,26 +123,40 @@ class _PlanarForward(torch.autograd.Function):
 
     A product of K = 16 rows with W is bound by memory. A product of the 2 K rows of [U; W] is not: it takes several
     times as long as separate products with U and with W.
+
+    Long vectors are taken a few maps at a time, so that the vectors of these stay in the processor's cache from one
+    product to the next. The maps of a part are one update of z, and the next part starts from there.
     """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, u: Tensor, w: Tensor, b: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-        t, tc, log_det, saved = couple(*_products(z, u, w, units), b)
-        along_u, along_w = t * units[0], tc * units[1]
-        ctx.save_for_backward(z, u, w, units, along_u, along_w, *saved)
-        return torch.addmm(z, along_u, u).addmm_(along_w, w), log_det
+        num_maps = MAPS_AT_ONCE if u.shape[1] >= LONG else len(u)
+        ctx.parts, ctx.units, ctx.shape = [], units, u.shape
+        log_det = z.new_zeros(len(z))
+        for part_u, part_w, part_b in zip(*(value.split(num_maps) for value in (u, w, b)), strict=True):
+            t, tc, of_part, saved = couple(*_products(z, part_u, part_w, units), part_b)
+            along_u, along_w = t * units[0], tc * units[1]
+            ctx.parts.append((z, part_u, part_w, along_u, along_w, saved))
+            z, log_det = torch.addmm(z, along_u, part_u).addmm_(along_w, part_w), log_det + of_part
+        return z, log_det
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
-        z, u, w, units, along_u, along_w, *saved = ctx.saved_tensors
-        unit_u, unit_w = units
-        grads = couple_backward(saved, unit_u * (grad_y @ u.T), unit_w * (grad_y @ w.T), grad_log_det)
-        grad_projection, grad_uw, grad_ww = unit_w * grads[0], units.prod() * grads[1], unit_w.square() * grads[2]
-        grad_u = (grad_uw.T @ w).addmm_(along_u.T, grad_y)
-        grad_w = (grad_uw @ u).addmm_(grad_ww + grad_ww.T, w)
-        grad_w.addmm_(torch.cat([along_w, grad_projection]).T, torch.cat([grad_y, z]))
-        return torch.addmm(grad_y, grad_projection, w), grad_u, grad_w, grads[3], None
+    def backward(ctx: Any, grad: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+        (unit_u, unit_w), unit_uw = ctx.units, ctx.units.prod()
+        grad_u, grad_w, grad_b = (grad.new_empty(shape) for shape in (ctx.shape, ctx.shape, ctx.shape[:1]))
+        end = len(grad_b)
+        for z, u, w, along_u, along_w, saved in reversed(ctx.parts):
+            part = slice(end - len(u), end)
+            end = part.start
+            grads = couple_backward(saved, unit_u * (grad @ u.T), unit_w * (grad @ w.T), grad_log_det)
+            grad_projection, grad_uw, grad_ww = unit_w * grads[0], unit_uw * grads[1], unit_w.square() * grads[2]
+            torch.mm(grad_uw.T, w, out=grad_u[part]).addmm_(along_u.T, grad)
+            torch.mm(grad_uw, u, out=grad_w[part]).addmm_(grad_ww + grad_ww.T, w)
+            grad_w[part].addmm_(torch.cat([along_w, grad_projection]).T, torch.cat([grad, z]))
+            grad_b[part] = grads[3]
+            grad = torch.addmm(grad, grad_projection, w)
+        return grad, grad_u, grad_w, grad_b, None
 
 
 def units_of(scale: float, dim: int, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from bbb.distributions import MatrixPlanarFlow, PlanarFlow, identity_flow
+from bbb.distributions import MatrixPlanarFlow, PlanarFlow, identity_flow, planar, recursion
 from tests.tasks import one_by_one, seeded
 
 SHAPE = (3, 4)
@@ -46,7 +46,12 @@ def at_the_start(family, shape, num_flows, scale):
 @both
 @pytest.mark.parametrize("num_flows", [1, 4, 16])
 @pytest.mark.parametrize("num_samples", [1, 3])
-def test_all_at_once_equals_one_by_one_in_values_and_gradients(family, num_flows, num_samples):
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_all_at_once_equals_one_by_one_in_values_and_gradients(family, num_flows, num_samples, size, monkeypatch):
+    if size == "large":  # as for long vectors, and for recursions of many maps
+        monkeypatch.setattr(planar, "LONG", DIM)
+        monkeypatch.setattr(planar, "MAPS_AT_ONCE", 3)
+        monkeypatch.setattr(recursion, "FEW", 0)
     flow = FAMILIES[family](num_flows)
     z = double(num_samples, DIM, seed=3).requires_grad_()
     weights, per_draw = double(num_samples, DIM, seed=4), double(num_samples, seed=5)
