@@ -1,0 +1,221 @@
+"""The page to draw on: what it holds of a posterior, so that a browser can draw weights and run the network itself."""
+
+import base64
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bbb.data import DataError, Split, load
+from bbb.distributions import Gaussian
+from bbb.inference import Categorical
+from bbb.networks import MLP, Architecture, Convolution, Dense, Layer, ModuleArchitecture, read_about
+from bbb.pages.examples import Examples
+from bbb.pages.page import asset, make_page, write_page
+from bbb.runs import Posterior, find_weights
+from bbb.runs import load as load_posterior
+from bbb.system import InputError
+
+MOST = 2  # posteriors side by side
+SCRIPTS = ("network.js", "drawing.js", "panel.js", "demo.js")
+HALF = 65504.0  # the largest number in half precision
+OF_DIGITS = ("mnist", "qmnist", "usps", "svhn", "digits8x8")
+EMBEDDED = "digits8x8"  # what the examples are of where the posterior's own data set cannot be read
+
+
+class DemoError(InputError):
+    """A posterior that the page cannot show."""
+
+
+def write_demo(names: Sequence[str], path: Path, data_dir: Path) -> list[str]:
+    """Write the page on which a person draws and sees what one or two posteriors make of it.
+
+    Args:
+        names: of the posteriors: an experiment, a run's folder or a weights file each.
+        path: of the page.
+        data_dir: folder of the data sets, for the examples.
+
+    Returns:
+        What the user should know, one line each: where the examples are from, if not from the posterior's data set.
+
+    Raises:
+        DemoError: a posterior cannot be shown, or two of them take images of different sizes.
+        bbb.system.InputError: there is no such posterior, its file is damaged, or the page cannot be written.
+    """
+    if not 1 <= len(names) <= MOST:
+        raise DemoError(f"pretrained={[*names]}: names {len(names)} posteriors; the page shows one or two side by side")
+    shown = [_Shown(name) for name in names]
+    sides = [one.side for one in shown]
+    if len({*sides}) > 1:
+        sizes = " and ".join(f"{side} x {side}" for side in sides)
+        raise DemoError(f"pretrained={[*names]}: take images of {sizes} pixels; name posteriors of images of one size")
+    dataset, examples, notes = _examples(shown, data_dir)
+    noun = "digit" if dataset in OF_DIGITS else "image"
+    data = {
+        "side": sides[0],
+        "worker": asset("worker.js"),
+        "examples": {"dataset": dataset, "noun": noun, **examples.record()},
+        "posteriors": [one.record(examples) for one in shown],
+    }
+    title = f"Draw a digit: {', '.join(names)}"
+    page = make_page(title, asset("demo.html"), [asset("demo.css")], [asset(name) for name in SCRIPTS], {"data": data})
+    write_page(path, page)
+    return notes
+
+
+def half_precision(values: Tensor) -> str:
+    """Write numbers as half-precision floats, lowest byte first, in base64."""
+    return base64.b64encode(values.detach().cpu().numpy().astype("<f2").tobytes()).decode()
+
+
+class _Shown:
+    """A posterior that the page can show.
+
+    Args:
+        name: what the user calls it.
+
+    Raises:
+        DemoError: the page cannot show it.
+    """
+
+    def __init__(self, name: str) -> None:
+        path = find_weights(name)
+        self.name, self.about = name, read_about(path)
+        network = self.about.get("network", "mlp")
+        if network not in ("mlp", "lenet"):
+            raise self._refusal(f"is of network={network}", "it runs mlp and lenet")
+        self.posterior: Posterior = load_posterior(path)
+        if not isinstance(self.posterior.likelihood, Categorical):
+            raise self._refusal("predicts numbers (likelihood=gaussian)", "it shows the probabilities of classes")
+        distribution = self.posterior.network.posterior
+        if not isinstance(distribution, Gaussian):
+            raise self._refusal("has normalizing flows", "it draws weights from Gaussians; train with num_flows=0")
+        if self.posterior.network.fixed is not None:
+            raise self._refusal("has deterministic layers", "it draws the weights of all layers")
+        self.mean = distribution.mean.expand(distribution.shape)
+        self.std = distribution.log_std.exp().expand(distribution.shape)
+        if max(self.mean.abs().max(), self.std.max()) > HALF:
+            raise self._refusal(f"has weights beyond {HALF:g}", "it keeps them in half precision")
+        self.operations = operations(self.posterior.network.architecture)
+        self.side = self._side()
+
+    @property
+    def dataset(self) -> str | None:
+        """The data set of its training; None if the file does not tell."""
+        dataset = self.about.get("dataset")
+        return dataset if isinstance(dataset, str) else None
+
+    def record(self, examples: Examples) -> dict[str, Any]:
+        """Collect what the page needs: the weights, the layers, and what makes inputs of pixels."""
+        if self.posterior.takes_bytes:
+            black, white = 0.0, 255.0
+        elif examples.raw_range is not None:
+            black, white = examples.raw_range
+        else:
+            raise self._refusal("was trained on floats", "it needs the data set, which tells what is black and white")
+        normalization = self.posterior.network.normalization
+        shift, scale = normalization.shift, normalization.scale
+        rotation = self.about.get("rotation")
+        return {
+            "name": self.name,
+            "about": self._words(),
+            "rotation": rotation if isinstance(rotation, int | float) else 0,
+            "classes": [str(label) for label in self.posterior.classes],
+            "operations": self.operations,
+            "replicas": self.posterior.network.num_replicas or 1,
+            "mean": half_precision(self.mean),
+            "std": half_precision(self.std),
+            "shift": shift.tolist() if isinstance(shift, Tensor) else 0.0,
+            "scale": scale.tolist() if isinstance(scale, Tensor) else scale,
+            "black": black,
+            "white": white,
+        }
+
+    def _side(self) -> int:
+        """Tell how many pixels an image is wide and high."""
+        num = self.posterior.network.architecture.num_inputs
+        shape = self.posterior.input_shape or (1, math.isqrt(num), num // max(1, math.isqrt(num)))
+        if len(shape) != 3 or shape[0] != 1 or shape[1] != shape[2] or math.prod(shape) != num:
+            what = " x ".join(map(str, shape)) if self.posterior.input_shape else str(num)
+            raise self._refusal(f"takes inputs of {what} numbers", "it draws grey square images")
+        return shape[1]
+
+    def _words(self) -> str:
+        """Describe the network in words."""
+        network = self.posterior.network
+        parts = [str(network.architecture) if isinstance(network.architecture, MLP) else "LeNet-5"]
+        parts += [f"{network.posterior.dim:,} weights"]
+        if network.num_replicas:
+            parts += [f"{network.num_replicas} replicas"]
+        return ", ".join([*parts, *([self.dataset] if self.dataset else [])])
+
+    def _refusal(self, what: str, limit: str) -> DemoError:
+        return DemoError(f"pretrained={self.name!r}: {what}, which the page cannot show; {limit}")
+
+
+def operations(architecture: Architecture) -> list[dict[str, Any]]:
+    """Write a network down as the operations that a browser runs one after another.
+
+    Raises:
+        ValueError: it has another operation than those of ``mlp`` and ``lenet``.
+    """
+    if isinstance(architecture, MLP):
+        found = [_operation(layer) for layer in architecture.layers]
+        return [part for each in found[:-1] for part in (each, {"kind": "relu"})] + found[-1:]
+    if not isinstance(architecture, ModuleArchitecture):
+        raise ValueError(f"architecture: cannot write down {architecture}")
+    layers, found = iter(architecture.layers), []
+    for module in architecture.module.children():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            found.append(_operation(next(layers)))
+        elif isinstance(module, nn.MaxPool2d) and (module.stride, module.padding) == (module.kernel_size, 0):
+            found.append({"kind": "pool", "size": module.kernel_size})
+        elif isinstance(module, nn.ReLU):
+            found.append({"kind": "relu"})
+        elif not isinstance(module, nn.Flatten):
+            raise ValueError(f"architecture: cannot write down {module}")
+    return found
+
+
+def _operation(layer: Layer) -> dict[str, Any]:
+    if isinstance(layer, Dense):
+        return {"kind": "dense", "out": layer.num_out, "in": layer.num_in, "bias": layer.has_bias}
+    plain = Convolution(layer.shape[0], layer.shape[1], (layer.shape[2], layer.shape[3]), has_bias=layer.has_bias)
+    if layer != plain:
+        raise ValueError(f"architecture: cannot write down {layer}")
+    return {"kind": "convolution", "out": plain.num_out, "in": plain.num_in, "size": plain.size, "bias": plain.has_bias}
+
+
+def _examples(shown: Sequence[_Shown], data_dir: Path) -> tuple[str, Examples, list[str]]:
+    """Find images for the example buttons: of the first posterior's data set, else the embedded digits."""
+    side, dataset, notes = shown[0].side, shown[0].dataset, []
+    if dataset is not None:
+        try:
+            _, test = load(dataset, data_dir)
+            if _fits(test, side):
+                return dataset, Examples(test, side), notes
+            why = f"dataset={dataset} does not hold grey images of {side} x {side} pixels"
+        except DataError as error:
+            why = str(error)
+    else:
+        why = f"{shown[0].name} does not tell its data set"
+    notes.append(f"the examples are of {EMBEDDED}: {why}")
+    _, digits = load(EMBEDDED)
+    return EMBEDDED, Examples(_resized(digits, side), side, is_own=False), notes
+
+
+def _fits(test: Split, side: int) -> bool:
+    return test.has_classes and test.input_shape in ((1, side, side), (side * side,))
+
+
+def _resized(digits: Split, side: int) -> Split:
+    """Bring square images to another size, with the room around them that MNIST's have."""
+    of_images = math.isqrt(digits.images.shape[1])
+    margin = 4 * side // 28
+    images = digits.images.float().view(-1, 1, of_images, of_images)
+    inner = nn.functional.interpolate(images, side - 2 * margin, mode="bilinear", align_corners=False)
+    padded = nn.functional.pad(inner, [margin] * 4).round().to(torch.uint8)
+    return Split(padded.flatten(1), digits.labels, (1, side, side))
