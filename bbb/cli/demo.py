@@ -21,8 +21,8 @@ def demo(config: Mapping[str, Any]) -> None:
     Raises:
         bbb.system.InputError: a posterior cannot be shown, or the page cannot be written.
     """
-    path = Path(runs.RESULTS) / PAGE
-    notes = pages.write_demo(_names(config["pretrained"]), path, data.data_root(config["data_dir"]))
+    names, path = _names(config["pretrained"]), Path(runs.RESULTS) / PAGE
+    notes = pages.write_demo(names, path, data.data_root(config["data_dir"]))
     for note in notes:
         print(note)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
@@ -39,7 +39,7 @@ def _names(pretrained: Any) -> list[str]:
     names = list(pretrained) if isinstance(pretrained, list | tuple) else [pretrained]
     if pretrained is None or not all(isinstance(name, str) and name for name in names):
         raise InputError(
-            f"pretrained={pretrained}: must name an experiment, a run folder or a weights file, or two of them, as in: "
+            f"pretrained={pretrained!r:.80}: must name an experiment, a run folder or a weights file, or two of them, as in: "
             "python experiment.py demo with pretrained=best"
         )
     return names

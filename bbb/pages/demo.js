@@ -14,10 +14,10 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const { side, examples } = data;
   const element = (id) => document.getElementById(id);
-  const state = { grey: null, seed: 1, id: 0, turns: { digit: 0, turned: 0, letter: 0, noise: 0 } };
+  const state = { grey: null, seed: 1, id: 0, numStrokes: 0, turns: { digit: 0, turned: 0, letter: 0, noise: 0 } };
 
   const images = examples.images.map((text) => Float32Array.from(network.bytesOf(text), (byte) => byte / 255));
-  const board = new drawing.Board(element("board"), side, examples.box, () => ask());
+  const board = new drawing.Board(element("board"), side, examples, () => ask());
   const preview = element("preview").getContext("2d");
 
   const source = new Blob([network.source, data.worker], { type: "text/javascript" });
@@ -48,7 +48,7 @@
     preview.fillStyle = getComputedStyle(preview.canvas).color;
     if (grey) drawing.paintGrey(preview, grey, side);
     document.body.classList.toggle("blank", board.isEmpty);
-    if (board.isEmpty) say("");
+    if (board.strokes.length !== state.numStrokes) say(""); // it is no longer the example
     for (const each of shown) send(each);
   }
 
@@ -86,7 +86,9 @@
     return Number(element("draws").value);
   }
 
+  /** Tell what the example on the canvas is. */
   function say(text) {
+    state.numStrokes = board.strokes.length;
     element("what").textContent = text;
   }
 
@@ -95,7 +97,10 @@
   }
 
   const buttons = {
-    clear: () => board.show(null),
+    clear: () => {
+      board.show(null);
+      say("");
+    },
     undo: () => board.undo(),
     redraw: () => {
       state.seed++;

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from bbb.data import DataError, Split, load
 from bbb.distributions import Gaussian
 from bbb.inference import Categorical
-from bbb.networks import MLP, Architecture, Convolution, Dense, Layer, ModuleArchitecture, read_about
+from bbb.networks import MLP, read_about
 from bbb.pages.examples import Examples
+from bbb.pages.operations import operations
 from bbb.pages.page import asset, make_page, write_page
 from bbb.runs import Posterior, find_weights
 from bbb.runs import load as load_posterior
@@ -22,7 +23,6 @@ from bbb.system import InputError
 MOST = 2  # posteriors side by side
 SCRIPTS = ("network.js", "drawing.js", "panel.js", "demo.js")
 HALF = 65504.0  # the largest number in half precision
-OF_DIGITS = ("mnist", "qmnist", "usps", "svhn", "digits8x8")
 EMBEDDED = "digits8x8"  # what the examples are of where the posterior's own data set cannot be read
 
 
@@ -52,12 +52,11 @@ def write_demo(names: Sequence[str], path: Path, data_dir: Path) -> list[str]:
     if len({*sides}) > 1:
         sizes = " and ".join(f"{side} x {side}" for side in sides)
         raise DemoError(f"pretrained={[*names]}: take images of {sizes} pixels; name posteriors of images of one size")
-    dataset, examples, notes = _examples(shown, data_dir)
-    noun = "digit" if dataset in OF_DIGITS else "image"
+    examples, notes = _examples(shown[0], data_dir)
     data = {
         "side": sides[0],
         "worker": asset("worker.js"),
-        "examples": {"dataset": dataset, "noun": noun, **examples.record()},
+        "examples": examples.record(),
         "posteriors": [one.record(examples) for one in shown],
     }
     title = f"Draw a digit: {', '.join(names)}"
@@ -112,10 +111,12 @@ class _Shown:
         """Collect what the page needs: the weights, the layers, and what makes inputs of pixels."""
         if self.posterior.takes_bytes:
             black, white = 0.0, 255.0
-        elif examples.raw_range is not None:
+        elif examples.raw_range is not None and examples.dataset == self.dataset:
             black, white = examples.raw_range
         else:
-            raise self._refusal("was trained on floats", "it needs the data set, which tells what is black and white")
+            raise self._refusal(
+                "was trained on floats", "it needs their data set, which tells what is black and white; show it alone"
+            )
         normalization = self.posterior.network.normalization
         shift, scale = normalization.shift, normalization.scale
         rotation = self.about.get("rotation")
@@ -156,55 +157,20 @@ class _Shown:
         return DemoError(f"pretrained={self.name!r}: {what}, which the page cannot show; {limit}")
 
 
-def operations(architecture: Architecture) -> list[dict[str, Any]]:
-    """Write a network down as the operations that a browser runs one after another.
-
-    Raises:
-        ValueError: it has another operation than those of ``mlp`` and ``lenet``.
-    """
-    if isinstance(architecture, MLP):
-        found = [_operation(layer) for layer in architecture.layers]
-        return [part for each in found[:-1] for part in (each, {"kind": "relu"})] + found[-1:]
-    if not isinstance(architecture, ModuleArchitecture):
-        raise ValueError(f"architecture: cannot write down {architecture}")
-    layers, found = iter(architecture.layers), []
-    for module in architecture.module.children():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            found.append(_operation(next(layers)))
-        elif isinstance(module, nn.MaxPool2d) and (module.stride, module.padding) == (module.kernel_size, 0):
-            found.append({"kind": "pool", "size": module.kernel_size})
-        elif isinstance(module, nn.ReLU):
-            found.append({"kind": "relu"})
-        elif not isinstance(module, nn.Flatten):
-            raise ValueError(f"architecture: cannot write down {module}")
-    return found
-
-
-def _operation(layer: Layer) -> dict[str, Any]:
-    if isinstance(layer, Dense):
-        return {"kind": "dense", "out": layer.num_out, "in": layer.num_in, "bias": layer.has_bias}
-    plain = Convolution(layer.shape[0], layer.shape[1], (layer.shape[2], layer.shape[3]), has_bias=layer.has_bias)
-    if layer != plain:
-        raise ValueError(f"architecture: cannot write down {layer}")
-    return {"kind": "convolution", "out": plain.num_out, "in": plain.num_in, "size": plain.size, "bias": plain.has_bias}
-
-
-def _examples(shown: Sequence[_Shown], data_dir: Path) -> tuple[str, Examples, list[str]]:
+def _examples(first: _Shown, data_dir: Path) -> tuple[Examples, list[str]]:
     """Find images for the example buttons: of the first posterior's data set, else the embedded digits."""
-    side, dataset, notes = shown[0].side, shown[0].dataset, []
+    side, dataset = first.side, first.dataset
+    why = f"{first.name} does not tell its data set"
     if dataset is not None:
         try:
             _, test = load(dataset, data_dir)
             if _fits(test, side):
-                return dataset, Examples(test, side), notes
+                return Examples(test, side, dataset), []
             why = f"dataset={dataset} does not hold grey images of {side} x {side} pixels"
         except DataError as error:
-            why = str(error)
-    else:
-        why = f"{shown[0].name} does not tell its data set"
-    notes.append(f"the examples are of {EMBEDDED}: {why}")
+            why = str(error).partition(";")[0]
     _, digits = load(EMBEDDED)
-    return EMBEDDED, Examples(_resized(digits, side), side, is_own=False), notes
+    return Examples(_resized(digits, side), side, EMBEDDED), [f"the examples are of {EMBEDDED}: {why}"]
 
 
 def _fits(test: Split, side: int) -> bool:
@@ -214,6 +180,8 @@ def _fits(test: Split, side: int) -> bool:
 def _resized(digits: Split, side: int) -> Split:
     """Bring square images to another size, with the room around them that MNIST's have."""
     of_images = math.isqrt(digits.images.shape[1])
+    if of_images == side:
+        return digits
     margin = 4 * side // 28
     images = digits.images.float().view(-1, 1, of_images, of_images)
     inner = nn.functional.interpolate(images, side - 2 * margin, mode="bilinear", align_corners=False)

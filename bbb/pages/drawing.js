@@ -3,7 +3,6 @@
 // What is drawn: strokes or an example's picture on a canvas, and the grey levels that a network is to see of them.
 const drawing = (() => {
   const PEN = 0.08; // width of a stroke on the canvas, as a share of its side
-  const STROKE = 0.125; // its width in the image, as a share of the box that a drawing fills
   const CLOSEST = 3; // times that a small drawing is magnified at most
   const FINE = 8; // lines of the fine raster behind each pixel, per axis
 
@@ -45,29 +44,31 @@ const drawing = (() => {
     return mass > 0 ? [x / mass, y / mass] : [side / 2, side / 2];
   }
 
-  /** Fit strokes into an image as MNIST's were: scaled to a box, then moved to have their mass at the centre. */
-  function fitted(strokes, side, box) {
+  /** Fit strokes into an image as MNIST's were: scaled to a box, then moved until their mass is at a centre. */
+  function fitted(strokes, side, { box, stroke, centre }) {
     const points = strokes.flat();
     const ends = [0, 1].map((axis) => {
       const values = points.map((point) => point[axis]);
       return [Math.min(...values), Math.max(...values)];
     });
-    const width = STROKE * box;
     const extents = ends.map(([low, high]) => high - low);
-    const scale = Math.min((box - width) / Math.max(...extents, 1e-6), CLOSEST * side);
+    const scale = Math.min((box - stroke) / Math.max(...extents, 1e-6), CLOSEST * side);
     const middle = ends.map(([low, high]) => side / 2 - (scale * (low + high)) / 2);
-    const centre = centreOfMass(raster(strokes, scale, middle, width, side), side);
+    const mass = centreOfMass(raster(strokes, scale, middle, stroke, side), side);
     const offset = middle.map((at, axis) => {
-      const room = Math.max(0, side / 2 - (scale * extents[axis] + width) / 2); // the ink stays in the image
-      return at + Math.min(room, Math.max(-room, side / 2 - centre[axis]));
+      const room = Math.max(0, side / 2 - (scale * extents[axis] + stroke) / 2); // the ink stays in the image
+      return at + Math.min(room, Math.max(-room, centre[axis] - mass[axis]));
     });
-    return raster(strokes, scale, offset, width, side);
+    return raster(strokes, scale, offset, stroke, side);
   }
 
-  /** A canvas to draw on. ``onChange`` is called with each change of what is drawn. */
+  /**
+   * A canvas to draw on. ``fit`` has the side of the box that a drawing is scaled to, the width of its strokes and
+   * the centre of its mass, in pixels of the image. ``onChange`` is called with each change of what is drawn.
+   */
   class Board {
-    constructor(canvas, side, box, onChange) {
-      Object.assign(this, { canvas, side, box, onChange, strokes: [], picture: null, pen: null, isDown: false });
+    constructor(canvas, side, fit, onChange) {
+      Object.assign(this, { canvas, side, fit, onChange, strokes: [], picture: null, pen: null, isDown: false });
       this.context = canvas.getContext("2d");
       canvas.addEventListener("pointerdown", (event) => this.begin(event));
       canvas.addEventListener("pointermove", (event) => this.goOn(event));
@@ -85,9 +86,9 @@ const drawing = (() => {
     /** Grey levels 0..1, row by row; null if nothing is drawn. Strokes on a picture stay where they are. */
     grey() {
       if (this.isEmpty) return null;
-      if (this.picture === null) return fitted(this.strokes, this.side, this.box);
+      if (this.picture === null) return fitted(this.strokes, this.side, this.fit);
       if (!this.strokes.length) return this.picture;
-      const ink = raster(this.strokes, this.side, [0, 0], STROKE * this.box, this.side);
+      const ink = raster(this.strokes, this.side, [0, 0], this.fit.stroke, this.side);
       return this.picture.map((level, i) => Math.max(level, ink[i]));
     }
 
