@@ -39,7 +39,7 @@ def _names(pretrained: Any) -> list[str]:
     names = list(pretrained) if isinstance(pretrained, list | tuple) else [pretrained]
     if pretrained is None or not all(isinstance(name, str) and name for name in names):
         raise InputError(
-            f"pretrained={pretrained!r:.80}: must name an experiment, a run folder or a weights file, or two of them, as in: "
-            "python experiment.py demo with pretrained=best"
+            f"pretrained={pretrained!r:.80}: must name an experiment, a run folder or a weights file, or two of them, "
+            "as in: python experiment.py demo with pretrained=best"
         )
     return names

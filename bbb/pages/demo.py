@@ -1,6 +1,5 @@
 """The page to draw on: what it holds of a posterior, so that a browser can draw weights and run the network itself."""
 
-import base64
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from bbb.distributions import Gaussian
 from bbb.inference import Categorical
 from bbb.networks import MLP, read_about
 from bbb.pages.examples import Examples
+from bbb.pages.halves import LARGEST, as_text, rounded_weights
 from bbb.pages.operations import operations
 from bbb.pages.page import asset, make_page, write_page
 from bbb.runs import Posterior, find_weights
@@ -22,7 +22,6 @@ from bbb.system import InputError
 
 MOST = 2  # posteriors side by side
 SCRIPTS = ("network.js", "drawing.js", "panel.js", "demo.js")
-HALF = 65504.0  # the largest number in half precision
 EMBEDDED = "digits8x8"  # what the examples are of where the posterior's own data set cannot be read
 
 
@@ -65,11 +64,6 @@ def write_demo(names: Sequence[str], path: Path, data_dir: Path) -> list[str]:
     return notes
 
 
-def half_precision(values: Tensor) -> str:
-    """Write numbers as half-precision floats, lowest byte first, in base64."""
-    return base64.b64encode(values.detach().cpu().numpy().astype("<f2").tobytes()).decode()
-
-
 class _Shown:
     """A posterior that the page can show.
 
@@ -96,8 +90,8 @@ class _Shown:
             raise self._refusal("has deterministic layers", "it draws the weights of all layers")
         self.mean = distribution.mean.expand(distribution.shape)
         self.std = distribution.log_std.exp().expand(distribution.shape)
-        if max(self.mean.abs().max(), self.std.max()) > HALF:
-            raise self._refusal(f"has weights beyond {HALF:g}", "it keeps them in half precision")
+        if max(self.mean.abs().max(), self.std.max()) > LARGEST:
+            raise self._refusal(f"has weights beyond {LARGEST:g}", "it keeps them in half precision")
         self.operations = operations(self.posterior.network.architecture)
         self.side = self._side()
 
@@ -117,8 +111,8 @@ class _Shown:
             raise self._refusal(
                 "was trained on floats", "it needs their data set, which tells what is black and white; show it alone"
             )
-        normalization = self.posterior.network.normalization
-        shift, scale = normalization.shift, normalization.scale
+        network = self.posterior.network
+        shift, scale = network.normalization.shift, network.normalization.scale
         rotation = self.about.get("rotation")
         return {
             "name": self.name,
@@ -126,9 +120,9 @@ class _Shown:
             "rotation": rotation if isinstance(rotation, int | float) else 0,
             "classes": [str(label) for label in self.posterior.classes],
             "operations": self.operations,
-            "replicas": self.posterior.network.num_replicas or 1,
-            "mean": half_precision(self.mean),
-            "std": half_precision(self.std),
+            "replicas": network.num_replicas or 1,
+            "mean": as_text(rounded_weights(network, self.mean.reshape(-1, network.posterior.dim))),
+            "std": as_text(self.std),
             "shift": shift.tolist() if isinstance(shift, Tensor) else 0.0,
             "scale": scale.tolist() if isinstance(scale, Tensor) else scale,
             "black": black,

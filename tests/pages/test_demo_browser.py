@@ -10,6 +10,7 @@ import torch
 from bbb.data import Normalization, load, rotate_images
 from bbb.networks import MLP, BayesianNetwork, initial_network, lenet
 from bbb.pages import write_demo
+from bbb.pages.halves import rounded_weights
 from bbb.runs import load as load_posterior
 from tests.pages.test_demo import ON_DIGITS, saved
 from tests.tasks import command, seeded
@@ -86,10 +87,10 @@ def noise_of(network, num_samples, seed):
 
 
 def rounded(posterior):
-    """The same posterior, with means and standard deviations as half precision has them."""
+    """The same posterior, with means and standard deviations as the page holds them."""
     posterior = copy.deepcopy(posterior)
     base = posterior.network.posterior
-    base.mean.copy_(base.mean.half())
+    base.mean.copy_(rounded_weights(posterior.network, base.mean.unsqueeze(0))[0])
     base.log_std.copy_(base.log_std.exp().half().float().log())
     return posterior
 
