@@ -19,6 +19,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not in
 Keys = webdriver.Keys
 pytestmark = pytest.mark.slow
 
+QUANTILES = torch.tensor([0.05, 0.95])  # between which the whiskers reach
 SEVEN = [[(0.3, 0.2), (0.72, 0.2), (0.6, 0.5), (0.45, 0.85)]]
 CROSSED_SEVEN = [[(0.34, 0.15), (0.62, 0.15), (0.56, 0.5), (0.46, 0.87)], [(0.38, 0.5), (0.68, 0.48)]]
 FOUR = [[(0.35, 0.13), (0.28, 0.52), (0.75, 0.52)], [(0.66, 0.15), (0.62, 0.88)]]
@@ -100,6 +101,8 @@ def differences(browser, posterior, image, number=0, num_samples=5):
     theirs = predicted(browser, image, noise_of(posterior.network, num_samples, 3), number)
     ours = posterior.predict(image, num_samples, seed=3)
     assert theirs["entropy"] == pytest.approx(theirs["aleatoric"] + theirs["epistemic"], abs=1e-9)
+    draws = torch.tensor(theirs["draws"])
+    assert torch.allclose(torch.tensor([theirs["low"], theirs["high"]]), draws.quantile(QUANTILES, 0), atol=1e-6)
     found = (torch.tensor(theirs["probs"]) - ours.probs[0]).abs().max().item()
     parts = [abs(theirs[name] - getattr(ours, name).item()) for name in ("entropy", "aleatoric", "epistemic")]
     return found, max(parts)
@@ -254,6 +257,22 @@ def test_the_size_and_place_of_a_drawing_do_not_matter(page):
     results(page)
     small = pixels_of(page)
     assert (image - small).abs().mean() < 5, "the pointer stops at whole pixels"
+
+
+@pytest.mark.parametrize("strokes", [SEVEN, FOUR, [[(0.5, 0.2), (0.5, 0.6)]]], ids=["seven", "four", "one"])
+def test_a_drawing_fills_the_box_and_has_its_mass_at_the_centre(browser, tmp_path, strokes):
+    path = saved(tmp_path, initial_network(MLP((784, 4, 10)), 0.05, seeded(0)), about={})
+    write_demo([path], tmp_path / "demo.html", tmp_path)
+    browser.open(tmp_path / "demo.html")
+    draw(browser, strokes)
+    results(browser)
+    fit = browser.run("return JSON.parse(document.getElementById('data').textContent).examples")
+    image, places = pixels_of(browser).view(28, 28), torch.arange(28) + 0.5
+    centre = [((image.sum(axis) * places).sum() / image.sum()).item() for axis in (0, 1)]
+    assert centre == pytest.approx(fit["centre"], abs=0.1)
+    sides = [(image > 20).any(axis).sum().item() for axis in (0, 1)]
+    assert max(sides) == pytest.approx(fit["box"], abs=1)
+    assert browser.errors() == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
