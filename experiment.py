@@ -11,6 +11,7 @@ Examples:
   python experiment.py print_config with best            every key, its value and its meaning
   python experiment.py grid with blundell grid="{'lr': [0.001, 0.003], 'seed': [1, 2, 3]}"
   python experiment.py reproduce                         every figure of the documentation; fast=True at toy size
+  python experiment.py demo with pretrained=best         a page: draw a digit, see what the posterior makes of it
 
 Named configurations are files in configs/; results go to results/<experiment_name>/.
 """
@@ -87,6 +88,13 @@ def figures(_run: Run) -> None:
     """Draw the figures whose runs are completed, and print the commands of the missing runs; fast=True."""
     with refusing_bad_input():
         cli.figures(cli.Options.of(_run), THIS_FILE)
+
+
+@ex.command(unobserved=True)
+def demo(_config: dict[str, Any]) -> None:
+    """Write results/demo.html, a page to draw digits on; pretrained=NAME, or [NAME, NAME], names the posteriors."""
+    with refusing_bad_input():
+        cli.demo(_config)
 
 
 def command_line(argv: list[str]) -> None:

@@ -23,7 +23,10 @@ OPTIONS = {
     "grid": ("grid", "scheduler"),
     "reproduce": ("fast", "scheduler"),
     "figures": ("fast",),
+    "demo": (),
 }
+# Commands that take these keys of the configuration, and no others.
+KEYS_OF = {"reproduce": (), "figures": (), "demo": ("pretrained", "data_dir")}
 # Sacred's options that need packages which are not among the requirements: the modules, and the packages they are in.
 _NEEDS = {
     "mongo_db": {"pymongo": "pymongo"},
@@ -129,8 +132,9 @@ def as_option(command: str, word: str) -> list[str] | None:
     """
     key, is_change, text = word.partition("=")
     if not is_change or key not in OPTIONS.get(command, ()):
-        if command in ("reproduce", "figures"):
-            raise InputError(f"{word}: {command} takes only {' and '.join(f'{key}=' for key in OPTIONS[command])}")
+        allowed = (*OPTIONS.get(command, ()), *KEYS_OF.get(command, ()))
+        if command in KEYS_OF and (not is_change or key not in allowed):
+            raise InputError(f"{word}: {command} takes only {' and '.join(f'{key}=' for key in allowed)}")
         return None
     value = read_value(key, text)
     if key in ("fast", "resume"):

@@ -26,4 +26,5 @@ from .pretrained import PretrainedMean as PretrainedMean
 from .pretrained import load_pretrained as load_pretrained
 from .weights_file import WeightsError as WeightsError
 from .weights_file import load_weights as load_weights
+from .weights_file import read_about as read_about
 from .weights_file import save_weights as save_weights

@@ -115,6 +115,15 @@ def load_weights(
     return loaded.to(device), about
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """Read what a weights file tells about its network, as in :func:`load_weights`, and make no network.
+
+    Raises:
+        WeightsError: the file is missing, damaged or not of this format.
+    """
+    return _read(path)[0]
+
+
 def _layout(network: BayesianNetwork, input_shape: Shape | None) -> dict[str, Any]:
     """Write down what makes the network: layer sizes, or a name with the shape of the inputs."""
     architecture, normalization = network.architecture, network.normalization
