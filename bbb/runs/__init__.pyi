@@ -10,6 +10,7 @@ from .contents import checksums as checksums
 from .contents import record_files as record_files
 from .fitting import fit as fit
 from .folders import CHECKPOINT as CHECKPOINT
+from .folders import FINDINGS as FINDINGS
 from .folders import PUBLISHED as PUBLISHED
 from .folders import RESUMABLE as RESUMABLE
 from .folders import WEIGHTS as WEIGHTS

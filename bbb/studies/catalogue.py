@@ -1,0 +1,258 @@
+"""All runs under ``results/``, newest first, whatever state their files are in. Nothing here loads PyTorch."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bbb.runs import CHECKPOINT, FINDINGS, RESULTS, WEIGHTS, modernised
+from bbb.studies.origin import Origin, origin
+
+DAMAGED = "damaged"
+_STATUS = {"COMPLETED": "completed", "RUNNING": "running", "INTERRUPTED": "stopped", "FAILED": "failed"}
+_LOST = "lost"  # said to be running, but without a sign of life
+_SILENCE = 120.0  # seconds without Sacred's heartbeat, which comes every ten
+_OF_A_RUN = ("run.json", "config.json", "metrics.json", "log.txt", "cout.txt", WEIGHTS, CHECKPOINT, FINDINGS)
+MAX_BYTES = 64 * 2**20  # of a file that is read; a larger one is no file of a run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A run as a list shows it.
+
+    Attributes:
+        folder: the run's folder.
+        name: of its experiment.
+        number: of the run.
+        status: ``completed``, ``running``, ``stopped``, ``failed``, ``lost`` (it ended without saying so), ``damaged``,
+            or what Sacred says in other cases.
+        problem: for a damaged run, which file and why; for a failed one, its error; else None.
+        origin: the named configuration, what differs and the command; None if the configuration cannot be read.
+        config: the whole configuration; empty if it cannot be read.
+        scores: the numbers of its result.
+        seconds: of training and testing; None before the end.
+        commit: of the code; None if it was not recorded.
+        is_dirty: whether the code had changes that were not committed.
+        started: when, in UTC, as ISO 8601; None if unknown.
+        source: the folder of the run whose weights it started from, or another weights file; None without.
+        can_resume: whether the same command with ``resume=True`` goes on with it.
+    """
+
+    folder: Path
+    name: str
+    number: int
+    status: str
+    problem: str | None = None
+    origin: Origin | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    commit: str | None = None
+    is_dirty: bool = False
+    started: str | None = None
+    source: str | None = None
+    can_resume: bool = False
+
+    @property
+    def id(self) -> str:
+        """Name and number, as in ``blundell/3``."""
+        return f"{self.name}/{self.number}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a machine reads: plain values, with the folder as a text."""
+        made = self.origin
+        return {
+            "run": self.id,
+            "folder": str(self.folder),
+            "status": self.status,
+            "problem": self.problem,
+            "named": made.named if made else None,
+            "changes": plain(made.changes) if made else {},
+            "scores": self.scores,
+            "seconds": self.seconds,
+            "started": self.started,
+            "commit": self.commit,
+            "dirty": self.is_dirty,
+            "source": self.source,
+            "command": made.command + " resume=True" * self.can_resume if made else None,
+        }
+
+
+def catalogue(named: Mapping[str, Mapping[str, Any]], root: Path = Path(RESULTS)) -> list[Entry]:
+    """List all runs below a folder, newest first. A damaged or half-written one is listed as such.
+
+    Args:
+        named: the named configurations (see :func:`bbb.studies.named_configs`).
+        root: the results.
+    """
+    folders = [*_run_folders(root)]
+    places = {folder.resolve(): f"{folder.parent.relative_to(root)}/{folder.name}" for folder in folders}
+    entries = [_read(folder, root, named, places) for folder in folders]
+    return sorted(entries, key=lambda entry: (entry.started or "", entry.number, entry.name), reverse=True)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        ValueError: it is not there, too large, or no JSON; the message says which, in one line.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path.name} is too large")
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from None
+    except (RecursionError, UnicodeDecodeError, json.JSONDecodeError):
+        raise ValueError(f"{path.name} is damaged") from None
+
+
+def plain(value: Any, depth: int = 8) -> Any:
+    """Return a value that strict JSON can hold: numbers that are not finite are None, what else is odd is a text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if depth > 0 and isinstance(value, list | tuple):
+        return [plain(item, depth - 1) for item in value]
+    if depth > 0 and isinstance(value, dict):
+        return {str(key): plain(item, depth - 1) for key, item in value.items()}
+    return str(value)[:200]
+
+
+def numbers(values: object) -> dict[str, float]:
+    """Keep the finite numbers of a dictionary that may hold anything."""
+    items = values.items() if isinstance(values, dict) else ()
+    return {str(key): value for key, value in items if is_number(value)}
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite number, and neither True nor False."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    """Find the numbered folders of runs; links, and folders that are not ours, are not followed."""
+    for where, folders, _ in os.walk(root):
+        here = Path(where)
+        folders[:] = sorted(name for name in folders if not name.startswith(("_", ".")))
+        for name in [name for name in folders if name.isdecimal() and name.isascii()]:
+            folders.remove(name)
+            folder = here / name
+            if here != root and not folder.is_symlink() and any((folder / file).exists() for file in _OF_A_RUN):
+                yield folder
+
+
+def _read(
+    folder: Path, root: Path, named: Mapping[str, Mapping[str, Any]], places: Mapping[Path, str]
+) -> Entry:
+    about = {"folder": folder, "name": str(folder.parent.relative_to(root)), "number": int(folder.name)}
+    problems, record, config = [], {}, {}
+    try:
+        record = _dictionary(folder / "run.json")
+    except ValueError as problem:
+        problems.append(str(problem))
+    try:
+        config = modernised(_dictionary(folder / "config.json"))
+    except ValueError as problem:
+        problems.append(str(problem))
+    scores = numbers(record.get("result"))
+    status = _status(record)
+    if not problems and status == "completed" and not scores:
+        problems.append("run.json holds no result")
+    problem = "; ".join(problems) if problems else _error_of(record)
+    commit, is_dirty = _commit(record)
+    return Entry(
+        **about,
+        status=DAMAGED if problems else status,
+        problem=problem,
+        origin=origin(config, named) if config else None,
+        config=config,
+        scores={name: value for name, value in scores.items() if name != "seconds"},
+        seconds=scores.get("seconds"),
+        commit=commit,
+        is_dirty=is_dirty,
+        started=_started(folder, record),
+        source=_source(folder, places),
+        can_resume=not problems and status != "completed" and (folder / CHECKPOINT).is_file(),
+    )
+
+
+def _dictionary(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is damaged")
+    return value
+
+
+def _status(record: Mapping[str, Any]) -> str:
+    status = str(record.get("status", "unknown"))[:40]
+    if status == "RUNNING":
+        heartbeat = _time(record.get("heartbeat")) or _time(record.get("start_time"))
+        if heartbeat is not None and time.time() - heartbeat.timestamp() > _SILENCE:
+            return _LOST
+    return _STATUS.get(status, status.lower())
+
+
+def _error_of(record: Mapping[str, Any]) -> str | None:
+    """The last line of the traceback that Sacred keeps of a failed run."""
+    trace = record.get("fail_trace")
+    lines = [line.strip() for line in trace if isinstance(line, str)] if isinstance(trace, list) else []
+    return lines[-1].splitlines()[0][:300] if lines and lines[-1] else None
+
+
+def _commit(record: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """The commit in Sacred's record, and whether the code had other changes."""
+    experiment = record.get("experiment")
+    repositories = experiment.get("repositories") if isinstance(experiment, dict) else None
+    for repository in repositories if isinstance(repositories, list) else ():
+        if isinstance(repository, dict) and isinstance(repository.get("commit"), str):
+            return repository["commit"][:40], repository.get("dirty") is True
+    return None, False
+
+
+def _started(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """When a run started; of a damaged one, when its folder changed."""
+    start = _time(record.get("start_time"))
+    if start is None:
+        try:
+            start = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+        except OSError:
+            return None
+    return start.isoformat(timespec="seconds")
+
+
+def _time(text: object) -> datetime | None:
+    """Read a time as Sacred writes it, in UTC without saying so."""
+    try:
+        return datetime.fromisoformat(str(text)).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _source(folder: Path, places: Mapping[Path, str]) -> str | None:
+    """The run whose weights a run started from; a weights file of no such run is named by its path."""
+    try:
+        source = _dictionary(folder / "info.json").get("source")
+    except ValueError:
+        return None
+    weights = source.get("weights") if isinstance(source, dict) else None
+    if not isinstance(weights, str) or not weights:
+        return None
+    where = Path(weights).parent
+    if where in places:
+        return places[where]
+    moved = [place for place in places.values() if _ends_with(where.parts, place.split("/"))]
+    return max(moved, key=len, default=weights)
+
+
+def _ends_with(parts: Sequence[str], end: Sequence[str]) -> bool:
+    """Tell whether a path ends with ``results/NAME/NUMBER``: the results may have been moved since."""
+    return list(parts[-len(end) - 1 :]) == [RESULTS, *end]
