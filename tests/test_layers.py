@@ -165,7 +165,7 @@ def test_law_of_the_floors_holds(law):
 
 def test_every_folder_is_a_floor():
     assert [floor.name for floor in floors(ROOT)] == sorted(
-        ["cli", "studies", "runs", "inference", "networks", "distributions", "data", "system"]
+        ["cli", "pages", "studies", "runs", "inference", "networks", "distributions", "data", "system"]
     )
 
 

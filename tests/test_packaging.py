@@ -42,8 +42,9 @@ def comparable(requirements: list[str]) -> list[str]:
 
 
 def package_files() -> set[str]:
-    """The modules and stubs of bbb/, and py.typed."""
-    files = [path for path in ROOT.glob("bbb/**/*") if path.suffix in (".py", ".pyi") or path.name == "py.typed"]
+    """The modules and stubs of bbb/, what its pages are made of, and py.typed."""
+    kinds = (".py", ".pyi", ".html", ".css", ".js")
+    files = [path for path in ROOT.glob("bbb/**/*") if path.suffix in kinds or path.name == "py.typed"]
     return {path.relative_to(ROOT).as_posix() for path in files}
 
 

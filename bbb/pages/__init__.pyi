@@ -1,0 +1,4 @@
+from .page import as_json as as_json
+from .page import asset as asset
+from .page import make_page as make_page
+from .page import write_page as write_page
