@@ -10,6 +10,8 @@ Examples:
   torchrun --nproc-per-node=2 experiment.py with best    each minibatch shared by two processes
   python experiment.py print_config with best            every key, its value and its meaning
   python experiment.py grid with blundell grid="{'lr': [0.001, 0.003], 'seed': [1, 2, 3]}"
+  python experiment.py runs                              what there is: scores, time and what differs
+  python experiment.py report                            the same in the browser, with curves: results/report.html
   python experiment.py reproduce                         every figure of the documentation; fast=True at toy size
 
 Named configurations are files in configs/; results go to results/<experiment_name>/.
@@ -87,6 +89,20 @@ def figures(_run: Run) -> None:
     """Draw the figures whose runs are completed, and print the commands of the missing runs; fast=True."""
     with refusing_bad_input():
         cli.figures(cli.Options.of(_run), THIS_FILE)
+
+
+@ex.command(unobserved=True)
+def runs(_run: Run) -> None:
+    """Print the runs, newest first, with what differs and their scores; with NAME: of that name alone; json=True."""
+    with refusing_bad_input():
+        cli.list_runs(cli.Options.of(_run), CONFIGS)
+
+
+@ex.command(unobserved=True)
+def report() -> None:
+    """Write all runs as one page that opens in a browser, results/report.html."""
+    with refusing_bad_input():
+        cli.write_report(CONFIGS)
 
 
 def command_line(argv: list[str]) -> None:

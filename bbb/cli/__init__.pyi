@@ -9,4 +9,6 @@ from .commands import reproduce as reproduce
 from .commands import run_grid as run_grid
 from .options import Options as Options
 from .options import sacred_options as sacred_options
+from .overview import list_runs as list_runs
+from .overview import write_report as write_report
 from .session import train as train

@@ -54,3 +54,5 @@ from .settings import RESULTS as RESULTS
 from .settings import Settings as Settings
 from .settings import nearest as nearest
 from .settings import unknown_key as unknown_key
+from .wording import duration as duration
+from .wording import in_words as in_words
