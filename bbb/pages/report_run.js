@@ -30,9 +30,7 @@ const CARDS = [
       return {
         traces: [{ z: errors, x: names, y: names, type: "heatmap", colorscale: [[0, paper], [1, strong]], zmin: 0, zmax: 1.3 * most, showscale: false, xgap: 1, ygap: 1,
           text, texttemplate: counts.length <= 15 ? "%{text}" : "", hoverongaps: false, name: "", hovertemplate: "%{z} of label %{y} as %{x}" }],
-        layout: layoutOf(axis("predicted", { type: "category", dtick: 1, showgrid: false }), axis("label", { type: "category", dtick: 1, autorange: "reversed", showgrid: false }), {
-          annotations: counts.length > 15 ? [] : counts.map((row, i) => ({ x: i, y: i, text: String(row[i]), showarrow: false, font: { color: styled("--soft") } })),
-        }),
+        layout: layoutOf(axis("predicted", { type: "category", dtick: 1, showgrid: false }), axis("label", { type: "category", dtick: 1, autorange: "reversed", showgrid: false })),
       };
     },
   },

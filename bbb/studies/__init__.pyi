@@ -19,6 +19,7 @@ from .grid import folder_of as folder_of
 from .grid import in_order as in_order
 from .origin import Origin as Origin
 from .origin import named_configs as named_configs
+from .origin import origin as origin
 from .reproduction import Plot as Plot
 from .reproduction import draw as draw
 from .reproduction import figures_folder as figures_folder
