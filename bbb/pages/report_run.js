@@ -97,7 +97,7 @@ function faces(found) {
   const list = make("div", { class: "faces" });
   classes.forEach((name, label) => {
     const images = worst.filter((image) => image.label === label).map((image) => make("figure", { class: image.predicted === label ? "right" : "wrong" },
-      make("img", { src: `data:image/png;base64,${image.png}`, alt: `Test image ${image.index}, labelled ${name}` }),
+      make("img", { src: /^[A-Za-z0-9+/=]+$/.test(image.png) ? `data:image/png;base64,${image.png}` : null, alt: `Test image ${image.index}, labelled ${name}` }),
       make("figcaption", {}, make("b", {}, `${image.predicted === label ? "✓" : "→"} ${classes[image.predicted]}`), make("br"), `p ${image.prob.toPrecision(2)}`)));
     list.append(make("div", {}, make("h4", {}, String(name), make("span", {}, `${errors[label]} / ${totals[label]}`)), ...images));
   });

@@ -92,12 +92,16 @@ function ordered() {
 function show() {
   const kept = ordered().filter((i) => (!state.status || RUNS[i].status === state.status) && state.words.every((word) => haystacks[i].includes(word)));
   $("#table tbody").replaceChildren(...kept.map((i) => rows[i]));
-  $("#shown").textContent = `${kept.length} of ${RUNS.length} runs, ${state.selected.length} selected`;
+  count();
   for (const head of document.querySelectorAll("#table thead th[data-key]")) {
     if (head.dataset.key === state.sort) head.setAttribute("aria-sort", state.isDescending ? "descending" : "ascending");
     else head.removeAttribute("aria-sort");
   }
   $("#sort").value = state.sort ? `${state.sort} ${state.isDescending}` : "";
+}
+
+function count() {
+  $("#shown").textContent = `${$("#table tbody").rows.length} of ${RUNS.length} runs, ${state.selected.length} selected`;
 }
 
 function sortBy(key, isDescending) {
@@ -115,7 +119,7 @@ function mark(numbers) {
     $("input", row).checked = place >= 0;
     $(".swatch", row).replaceChildren(...(place >= 0 ? [sample(place)] : []));
   });
-  show();
+  count(); // the rows stay where they are, and so does the focus
 }
 
 function select(numbers) {
@@ -160,6 +164,7 @@ function start() {
   });
   $("#table tbody").addEventListener("keydown", (event) => {
     const row = event.target.closest("tr");
+    if (!row) return;
     const next = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling }[event.key];
     if (next) { event.preventDefault(); $("input", next).focus(); }
     else if (event.key === "Enter" && event.target.type === "checkbox") location.hash = link(RUNS[row.dataset.run].run);

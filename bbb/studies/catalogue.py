@@ -63,23 +63,30 @@ class Entry:
         """Name and number, as in ``blundell/3``."""
         return f"{self.name}/{self.number}"
 
+    @property
+    def command(self) -> str | None:
+        """The command line that makes the run again, or goes on with it; None if its configuration cannot be read."""
+        if self.origin is None or not self.can_resume:
+            return self.origin.command if self.origin else None
+        words = [] if " with " in self.origin.command else ["with"]
+        return " ".join([self.origin.command, *words, "resume=True"])
+
     def as_dict(self) -> dict[str, Any]:
         """Return what a machine reads: plain values, with the folder as a text."""
-        made = self.origin
         return {
             "run": self.id,
             "folder": str(self.folder),
             "status": self.status,
             "problem": self.problem,
-            "named": made.named if made else None,
-            "changes": plain(made.changes) if made else {},
+            "named": self.origin.named if self.origin else None,
+            "changes": plain(self.origin.changes) if self.origin else {},
             "scores": self.scores,
             "seconds": self.seconds,
             "started": self.started,
             "commit": self.commit,
             "dirty": self.is_dirty,
             "source": self.source,
-            "command": made.command + " resume=True" * self.can_resume if made else None,
+            "command": self.command,
         }
 
 
@@ -181,7 +188,7 @@ def _read(
         is_dirty=is_dirty,
         started=_started(folder, record),
         source=_source(folder, places),
-        can_resume=not problems and status != "completed" and (folder / CHECKPOINT).is_file(),
+        can_resume=not problems and status not in ("completed", "running") and (folder / CHECKPOINT).is_file(),
     )
 
 

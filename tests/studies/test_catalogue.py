@@ -71,12 +71,15 @@ def test_a_run_with_a_heartbeat_is_running_and_a_stopped_one_can_be_resumed(tmp_
     running = make_run(tmp_path, "a", 1, status="RUNNING")
     rewrite(running, "run.json", heartbeat="2999-01-01T00:00:00")
     stopped = make_run(tmp_path, "a", 2, status="INTERRUPTED")
-    (stopped / "checkpoint.pt").touch()
+    plain = make_run(tmp_path, "default", 3, status="INTERRUPTED", num_epochs=100)
+    for folder in (running, stopped, plain):
+        (folder / "checkpoint.pt").touch()
     entries = listed(tmp_path)
     assert entries["a/1"].status == "running"
     assert not entries["a/1"].can_resume
     assert entries["a/2"].can_resume
-    assert entries["a/2"].as_dict()["command"].endswith(" experiment_name=a resume=True")
+    assert entries["a/2"].command == "python experiment.py with experiment_name=a num_epochs=3 resume=True"
+    assert entries["default/3"].command == "python experiment.py with resume=True"
 
 
 def test_a_failed_run_says_why(tmp_path):
