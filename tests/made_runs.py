@@ -1,4 +1,4 @@
-"""Folders of runs that were never made, for what lists and shows runs: quick to write, and as odd as they have to be."""
+"""Folders of runs that were never made, for what lists and shows runs: quick to write, and odd where needed."""
 
 import json
 from datetime import datetime, timedelta
@@ -28,7 +28,9 @@ def found(num_test=500, side=28, num_classes=10):
     return {**shown, "layers": findings.signal_to_noise(network)}
 
 
-def make_run(root, name, number, *, status="COMPLETED", num_epochs=3, findings=None, source=None, score=1.5, minute=0, **changes):
+def make_run(
+    root, name, number, *, status="COMPLETED", num_epochs=3, findings=None, source=None, score=1.5, minute=0, **changes
+):
     """Write the files of a run, as Sacred and a run of ours do."""
     folder = Path(root) / name / str(number)
     folder.mkdir(parents=True)
@@ -68,4 +70,14 @@ def make_many(root, num, num_epochs=100):
     shown = found()
     for i in range(num):
         name = ("blundell", "best", "domain_a", "wide")[i % 4]
-        make_run(root, name, i + 1, num_epochs=num_epochs, findings=shown, seed=i, score=1 + i % 7, minute=i, lr=0.001 * (1 + i % 3))
+        make_run(
+            root,
+            name,
+            i + 1,
+            num_epochs=num_epochs,
+            findings=shown,
+            seed=i,
+            score=1 + i % 7,
+            minute=i,
+            lr=0.001 * (1 + i % 3),
+        )

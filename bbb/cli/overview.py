@@ -73,13 +73,14 @@ def table(entries: Sequence["Entry"]) -> list[str]:
         seconds = duration(entry.seconds) if entry.seconds is not None else ""
         rows.append([entry.id, entry.status, *numbers, seconds, started, _about(entry)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    is_number = [2 <= i < 3 + len(scores) for i in range(len(widths))]
-    return [
-        "  ".join(
-            [*(f"{cell:{'>' if right else '<'}{width}}" for cell, width, right in zip(row, widths, is_number)), row[-1]]
-        ).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for *cells, about in rows:
+        padded = [
+            f"{cell:<{width}}" if i < 2 else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        lines.append("  ".join([*padded, about]).rstrip())
+    return lines
 
 
 def _about(entry: "Entry") -> str:

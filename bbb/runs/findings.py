@@ -3,8 +3,6 @@
 It is made of predictions that the test computes anyway.
 """
 
-import base64
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -12,22 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from matplotlib.image import imsave
 from torch import Tensor
 
 from bbb.data import Split
 from bbb.distributions import FlowedGaussian, Gaussian, Independent, WeightDistribution
 from bbb.inference import GaussianNoise, entropy, reliability
 from bbb.networks import BayesianNetwork
+from bbb.runs.pictures import worst
 from bbb.system import write_aside
 
 BINS = 20
-NUM_WORST = 4  # pictures of each class
-MAX_PICTURES = 40
-MAX_PICTURE_BYTES = 16_000  # of all pictures of a run, before base64
 MAX_CLASSES = 30  # whose confusions are all kept; of more classes, only the most frequent ones
-MAX_SIDE = 32  # pixels of a picture
 MAX_POINTS = 300  # numbers that are shown beside their predictions
 SIGNAL_RANGE = -3.0, 2.0  # log10 of |mean| / std
 SIGNAL_BINS = 40
@@ -55,7 +48,7 @@ def of_classes(log_probs: Tensor, aleatoric: Tensor, test: Split, classes: Seque
         "confusion": _confusion(counts),
         "errors": [int(row.sum() - row[i]) for i, row in enumerate(counts)],
         "totals": counts.sum(1).tolist(),
-        "worst": _worst(log_probs, predicted, test),
+        "worst": worst(log_probs, predicted, test),
         "entropy": {
             "max": _rounded(math.log(num_classes)),
             **{
@@ -90,7 +83,8 @@ def of_numbers(means: Tensor, test: Split, likelihood: GaussianNoise) -> dict[st
         "num_test": len(test),
         "levels": {"expected": levels, "observed": [_rounded((rank <= p).double().mean().item()) for p in levels]},
         "predicted": {
-            name: _numbers(values.flatten()[shown]) for name, values in (("y", y), ("mean", means.mean(0)), ("std", std))
+            name: _numbers(values.flatten()[shown])
+            for name, values in (("y", y), ("mean", means.mean(0)), ("std", std))
         },
         "spread": {
             "noise": _rounded(noise),
@@ -155,61 +149,6 @@ def _confusion(counts: Tensor) -> dict[str, Any]:
     values, index = wrong.topk(100)
     rows = zip((index // len(counts)).tolist(), (index % len(counts)).tolist(), values.tolist(), strict=True)
     return {"most": [list(row) for row in rows if row[2] > 0]}
-
-
-def _worst(log_probs: Tensor, predicted: Tensor, test: Split) -> list[dict[str, Any]]:
-    """Show of each class the test images whose label has the least probability, as small pictures.
-
-    Of many classes, those with the most errors come first. Examples that are no images are not shown.
-    """
-    if not _is_image(test.input_shape):
-        return []
-    nll = -log_probs.gather(1, test.labels.unsqueeze(1)).squeeze(1)
-    num_classes = log_probs.shape[1]
-    num_each = max(1, min(NUM_WORST, MAX_PICTURES // num_classes))
-    index: list[int] = []
-    for label in range(num_classes):
-        members = (test.labels == label).nonzero().squeeze(1)
-        index += members[nll[members].topk(min(num_each, len(members))).indices].tolist()
-    if len(index) > MAX_PICTURES:
-        index = sorted(index, key=lambda i: -nll[i].item())[:MAX_PICTURES]
-    pictures, room = [], MAX_PICTURE_BYTES
-    for i in index:
-        png = _png(test.images[i].view(test.input_shape))
-        room -= len(png)
-        if room < 0:
-            break
-        pictures.append(
-            {
-                "index": i,
-                "label": int(test.labels[i]),
-                "predicted": int(predicted[i]),
-                "prob": _rounded(math.exp(-nll[i].item())),
-                "confidence": _rounded(log_probs[i].max().exp().item()),
-                "png": base64.b64encode(png).decode(),
-            }
-        )
-    return pictures
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
-
-
-def _png(image: Tensor) -> bytes:
-    """Draw an image ``(H, W)`` or ``(1 or 3, H, W)``, of bytes or of any floats, as a small PNG file."""
-    pixels = image.detach().cpu().float().view(-1, *image.shape[-2:])
-    if image.dtype != torch.uint8:
-        low, high = pixels.min(), pixels.max()
-        pixels = 255.0 * (pixels - low) / (high - low).clamp(min=1e-12)
-    if max(pixels.shape[-2:]) > MAX_SIDE:
-        scale = MAX_SIDE / max(pixels.shape[-2:])
-        size = [max(1, round(scale * side)) for side in pixels.shape[-2:]]
-        pixels = F.adaptive_avg_pool2d(pixels, size)
-    shown = pixels.round().to(torch.uint8).permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
-    file = io.BytesIO()
-    imsave(file, shown, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
-    return file.getvalue()
 
 
 def _histogram(values: Tensor, low: float, high: float, num_bins: int = BINS) -> list[int]:

@@ -90,7 +90,8 @@ def run(
     Args:
         assembly: the parts of the run.
         folder: where ``log.txt``, ``weights.safetensors``, ``training.png`` and ``findings.json`` go, and a
-            checkpoint, which stays until the result is recorded too (see :meth:`bbb.runs.OpenRun.complete`); None to write no files.
+            checkpoint, which stays until the result is recorded too (see :meth:`bbb.runs.OpenRun.complete`); None to
+            write no files.
         state: the checkpoint from which to go on (see :func:`bbb.runs.load_progress`).
         on_choice: called after each step of choosing ``prior_inflation=auto``, with the number done and in all.
         on_step: the same while training.

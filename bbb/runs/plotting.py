@@ -34,7 +34,10 @@ def training_curves(epochs: Sequence[Epoch], title: str, result: Mapping[str, fl
     nlls = {part: _metric(epochs, f"{part}_nll") for part in ("train", "validation")}
     best = min(nlls["validation"], key=nlls["validation"].__getitem__, default=None)
     tested = result or {}
-    panels = ((score, scores, tested.get("test_rmse" if is_rmse else "test_error")), (nll, nlls, tested.get("test_nll")))
+    panels = (
+        (score, scores, tested.get("test_rmse" if is_rmse else "test_error")),
+        (nll, nlls, tested.get("test_nll")),
+    )
     unit = "" if is_rmse else " %"
     for axes, curves, at_test in panels:
         in_unit = unit if axes is score else ""
@@ -43,9 +46,13 @@ def training_curves(epochs: Sequence[Epoch], title: str, result: Mapping[str, fl
                 draw_curve(axes, [*curves[part]], [*curves[part].values()], part, colour)
         if best is not None and best in curves["validation"]:
             value = curves["validation"][best]
-            axes.plot([best], [value], "o", color=VALIDATION, label=f"best epoch ({best}): {value:.3g}{in_unit}", markersize=7)
+            axes.plot(
+                [best], [value], "o", color=VALIDATION, label=f"best epoch ({best}): {value:.3g}{in_unit}", markersize=7
+            )
         if at_test is not None:
-            axes.axhline(at_test, color=PALETTE[2], linestyle="--", linewidth=1.2, label=f"test: {at_test:.3g}{in_unit}")
+            axes.axhline(
+                at_test, color=PALETTE[2], linestyle="--", linewidth=1.2, label=f"test: {at_test:.3g}{in_unit}"
+            )
         if all(value > 0 for curve in curves.values() for value in curve.values()):  # no error, or dense numbers: not
             axes.set_yscale("log")
         axes.legend(frameon=False, fontsize="small")

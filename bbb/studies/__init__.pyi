@@ -1,9 +1,5 @@
 from .catalogue import Entry as Entry
 from .catalogue import catalogue as catalogue
-from .catalogue import is_number as is_number
-from .catalogue import numbers as numbers
-from .catalogue import plain as plain
-from .catalogue import read_json as read_json
 from .cluster import ClusterError as ClusterError
 from .cluster import Failure as Failure
 from .cluster import make_runs as make_runs
@@ -20,6 +16,9 @@ from .grid import in_order as in_order
 from .origin import Origin as Origin
 from .origin import named_configs as named_configs
 from .origin import origin as origin
+from .records import is_number as is_number
+from .records import plain as plain
+from .records import read_json as read_json
 from .reproduction import Plot as Plot
 from .reproduction import draw as draw
 from .reproduction import figures_folder as figures_folder

@@ -1,7 +1,5 @@
 """All runs under ``results/``, newest first, whatever state their files are in. Nothing here loads PyTorch."""
 
-import json
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +10,13 @@ from typing import Any
 
 from bbb.runs import CHECKPOINT, FINDINGS, RESULTS, WEIGHTS, modernised
 from bbb.studies.origin import Origin, origin
+from bbb.studies.records import numbers, plain, read_dictionary
 
 DAMAGED = "damaged"
 _STATUS = {"COMPLETED": "completed", "RUNNING": "running", "INTERRUPTED": "stopped", "FAILED": "failed"}
 _LOST = "lost"  # said to be running, but without a sign of life
 _SILENCE = 120.0  # seconds without Sacred's heartbeat, which comes every ten
 _OF_A_RUN = ("run.json", "config.json", "metrics.json", "log.txt", "cout.txt", WEIGHTS, CHECKPOINT, FINDINGS)
-MAX_BYTES = 64 * 2**20  # of a file that is read; a larger one is no file of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,48 +101,6 @@ def catalogue(named: Mapping[str, Mapping[str, Any]], root: Path = Path(RESULTS)
     return sorted(entries, key=lambda entry: (entry.started or "", entry.number, entry.name), reverse=True)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a run.
-
-    Raises:
-        ValueError: it is not there, too large, or no JSON; the message says which, in one line.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path.name} is too large")
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{path.name} is missing") from None
-    except OSError as error:
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from None
-    except (RecursionError, UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(f"{path.name} is damaged") from None
-
-
-def plain(value: Any, depth: int = 8) -> Any:
-    """Return a value that strict JSON can hold: numbers that are not finite are None, what else is odd is a text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if depth > 0 and isinstance(value, list | tuple):
-        return [plain(item, depth - 1) for item in value]
-    if depth > 0 and isinstance(value, dict):
-        return {str(key): plain(item, depth - 1) for key, item in value.items()}
-    return str(value)[:200]
-
-
-def numbers(values: object) -> dict[str, float]:
-    """Keep the finite numbers of a dictionary that may hold anything."""
-    items = values.items() if isinstance(values, dict) else ()
-    return {str(key): value for key, value in items if is_number(value)}
-
-
-def is_number(value: object) -> bool:
-    """Tell whether a value is a finite number, and neither True nor False."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
 def _run_folders(root: Path) -> Iterator[Path]:
     """Find the numbered folders of runs; links, and folders that are not ours, are not followed."""
     for where, folders, _ in os.walk(root):
@@ -157,19 +113,18 @@ def _run_folders(root: Path) -> Iterator[Path]:
                 yield folder
 
 
-def _read(
-    folder: Path, root: Path, named: Mapping[str, Mapping[str, Any]], places: Mapping[Path, str]
-) -> Entry:
-    about = {"folder": folder, "name": str(folder.parent.relative_to(root)), "number": int(folder.name)}
-    problems, record, config = [], {}, {}
+def _read(folder: Path, root: Path, named: Mapping[str, Mapping[str, Any]], places: Mapping[Path, str]) -> Entry:
+    problems: list[str] = []
+    record: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     try:
-        record = _dictionary(folder / "run.json")
-    except ValueError as problem:
-        problems.append(str(problem))
+        record = read_dictionary(folder / "run.json")
+    except ValueError as error:
+        problems.append(str(error))
     try:
-        config = modernised(_dictionary(folder / "config.json"))
-    except ValueError as problem:
-        problems.append(str(problem))
+        config = modernised(read_dictionary(folder / "config.json"))
+    except ValueError as error:
+        problems.append(str(error))
     scores = numbers(record.get("result"))
     status = _status(record)
     if not problems and status == "completed" and not scores:
@@ -177,7 +132,9 @@ def _read(
     problem = "; ".join(problems) if problems else _error_of(record)
     commit, is_dirty = _commit(record)
     return Entry(
-        **about,
+        folder=folder,
+        name=str(folder.parent.relative_to(root)),
+        number=int(folder.name),
         status=DAMAGED if problems else status,
         problem=problem,
         origin=origin(config, named) if config else None,
@@ -190,13 +147,6 @@ def _read(
         source=_source(folder, places),
         can_resume=not problems and status not in ("completed", "running") and (folder / CHECKPOINT).is_file(),
     )
-
-
-def _dictionary(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} is damaged")
-    return value
 
 
 def _status(record: Mapping[str, Any]) -> str:
@@ -247,7 +197,7 @@ def _time(text: object) -> datetime | None:
 def _source(folder: Path, places: Mapping[Path, str]) -> str | None:
     """The run whose weights a run started from; a weights file of no such run is named by its path."""
     try:
-        source = _dictionary(folder / "info.json").get("source")
+        source = read_dictionary(folder / "info.json").get("source")
     except ValueError:
         return None
     weights = source.get("weights") if isinstance(source, dict) else None

@@ -108,7 +108,14 @@ def environment_of(unbuffered):
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize(
     "words",
-    [["print_config"], ["print_named_configs"], ["print_dependencies"], ["help"], ["figures", "fast=True"], ["runs", "-j"]],
+    [
+        ["print_config"],
+        ["print_named_configs"],
+        ["print_dependencies"],
+        ["help"],
+        ["figures", "fast=True"],
+        ["runs", "-j"],
+    ],
     ids=" ".join,
 )
 def test_the_first_line_can_be_read_and_the_pipe_closed(in_tmp, words, unbuffered):

@@ -62,7 +62,9 @@ def test_thinning_keeps_the_order_and_the_last_point_once(num):
     assert len(kept) <= report.MAX_POINTS
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"train.nll": 3}', '{"train.nll": {"steps": 1, "values": 2}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"train.nll": 3}', '{"train.nll": {"steps": 1, "values": 2}}']
+)
 @pytest.mark.parametrize("file", ["metrics.json", "findings.json", "log.txt"])
 def test_a_damaged_file_leaves_its_part_out_and_nothing_else(tmp_path, page_of, file, content):
     (make_run(tmp_path, "a", 1, findings=found(50)) / file).write_text(content)

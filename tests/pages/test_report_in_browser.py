@@ -95,7 +95,8 @@ def test_two_selected_runs_are_two_curves_in_each_panel(opened):
         opened.until(lambda panel=panel: opened.run(CURVES, panel) == 2, f"two curves of {panel}")
     assert opened.texts("#legend li") == ["plain/1", "transfer/1"]
     colours = opened.run(
-        "return [...document.querySelectorAll(`[data-panel=NLL] .js-line`)].map((l) => l.style.stroke + l.style.strokeDasharray)"
+        "const lines = [...document.querySelectorAll(`[data-panel=NLL] .js-line`)];"
+        "return lines.map((line) => line.style.stroke + line.style.strokeDasharray)"
     )
     assert len({*colours}) == 2
     opened.find("#with-train").click()
@@ -125,9 +126,7 @@ def test_a_run_shows_all_it_found_and_how_it_is_made_again(opened):
     for card in ("Reliability", "Confusion matrix", "Parts of entropy", "Signal-to-noise of the weights"):
         opened.until(lambda card=card: opened.all(f"[data-card='{card}'] .main-svg"), card)
     assert len(opened.all("#run [data-panel]")) == 4
-    assert opened.texts("#command") == [
-        "python experiment.py with experiment_name=transfer fraction=0.1 num_epochs=3"
-    ]
+    assert opened.texts("#command") == ["python experiment.py with experiment_name=transfer fraction=0.1 num_epochs=3"]
     assert len(opened.all(".faces figure img")) == len(found(300)["worst"])
     assert opened.run("return [...document.querySelectorAll('.faces img')].every((image) => image.naturalWidth === 28)")
     assert opened.texts("#run pre.log")[0].startswith("epoch 1/3")
@@ -189,8 +188,9 @@ def test_everything_that_can_be_used_has_a_name(opened):
         opened.run("location.hash = arguments[0]", view)
         time.sleep(0.2)
         unnamed = opened.run("""
-            return [...document.querySelectorAll("button, a, input, select, [role=img], img")].filter((e) => !(
-              e.ariaLabel || e.alt || e.textContent.trim() || e.closest("label")?.textContent.trim())).map((e) => e.outerHTML)""")
+            const named = (e) => e.ariaLabel || e.alt || e.textContent.trim() || e.closest("label")?.textContent.trim();
+            const all = [...document.querySelectorAll("button, a, input, select, [role=img], img")];
+            return all.filter((e) => !named(e)).map((e) => e.outerHTML)""")
         assert unnamed == []
 
 
@@ -209,16 +209,22 @@ def test_nothing_is_wider_than_the_screen_and_text_can_be_read(browser, page, wi
 
 CONTRAST = """
 const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-const light = (rgb) => { const [r, g, b] = rgb.map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-const paper = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] > 0) return c.slice(0, 3); } return [255, 255, 255]; };
-const bad = [];
-for (const e of document.querySelectorAll("h1, h2, h3, p, td, th, a, button, label, dt, dd, small, code, pre, figcaption, summary, li, b, span")) {
-  if (!e.offsetParent || ![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
-  const [a, b] = [light(parse(getComputedStyle(e).color).slice(0, 3)), light(paper(e))].sort((x, y) => y - x);
-  if ((a + 0.05) / (b + 0.05) < 4.5) bad.push(e.outerHTML.slice(0, 120));
-}
-return bad;
+const linear = (v) => (v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
+const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+const paper = (e) => {
+  for (; e; e = e.parentElement) {
+    const colour = parse(getComputedStyle(e).backgroundColor);
+    if (colour.length === 3 || colour[3] > 0) return colour;
+  }
+  return [255, 255, 255];
+};
+const holdsText = (e) => e.offsetParent && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+const contrast = (e) => {
+  const [a, b] = [light(parse(getComputedStyle(e).color)), light(paper(e))].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+};
+const all = [...document.querySelectorAll("main *, header *")].filter((e) => !e.closest("svg") && holdsText(e));
+return all.filter((e) => contrast(e) < 4.5).map((e) => e.outerHTML.slice(0, 120));
 """
 
 
@@ -231,7 +237,9 @@ def test_a_run_called_script_is_harmless(browser, tmp_path):
     (source / "log.txt").write_text(HTML)
     picture = {"png": '"><script>alert(3)</script>', "label": 0, "predicted": 0, "prob": 0.5, "index": HTML}
     make_run(tmp_path, "b", 2, minute=1, source=source, findings={**shown, "worst": [picture]})
-    (make_run(tmp_path, "c", 3, status="FAILED") / "run.json").write_text(json.dumps({"status": HTML, "fail_trace": [HTML]}))
+    (make_run(tmp_path, "c", 3, status="FAILED") / "run.json").write_text(
+        json.dumps({"status": HTML, "fail_trace": [HTML]})
+    )
     make_run(tmp_path, "d", 4, minute=3, source=tmp_path / HTML.replace("/", ""))
     path = tmp_path / "report.html"
     path.write_text(make_report(catalogue(NAMED, tmp_path)))

@@ -16,7 +16,7 @@ from bbb.data import Split
 from bbb.distributions import FlowedGaussian, Gaussian, Independent, PlanarFlow
 from bbb.inference import GaussianNoise, classification_scores
 from bbb.networks import MLP, BayesianNetwork
-from bbb.runs import findings
+from bbb.runs import findings, pictures
 from tests import tasks
 from tests.tasks import CPU, seeded, settings
 
@@ -59,7 +59,7 @@ def test_the_worst_images_are_those_whose_label_is_least_probable():
     for label in range(3):
         members = sorted((test.labels == label).nonzero().squeeze(1).tolist(), key=lambda i: of_label[i].item())
         shown = [picture for picture in found["worst"] if picture["label"] == label]
-        assert [picture["index"] for picture in shown] == members[: findings.NUM_WORST]
+        assert [picture["index"] for picture in shown] == members[: pictures.NUM_WORST]
         assert shown[0]["prob"] == pytest.approx(of_label[members[0]].exp().item(), rel=1e-3)
         assert shown[0]["predicted"] == log_probs[members[0]].argmax()
 
@@ -86,14 +86,16 @@ def test_examples_that_are_no_images_have_no_pictures():
     assert findings.of_classes(log_probs, aleatoric, test, None)["worst"] == []
 
 
-@pytest.mark.parametrize(("num_classes", "shape"), [(2, (1, 28, 28)), (10, (3, 32, 32)), (30, (28, 28)), (200, (3, 96, 96))])
+@pytest.mark.parametrize(
+    ("num_classes", "shape"), [(2, (1, 28, 28)), (10, (3, 32, 32)), (30, (28, 28)), (200, (3, 96, 96))]
+)
 def test_findings_are_small(tmp_path, num_classes, shape):
     """Whatever the data: five hundred runs must fit into a page. Random images are the worst to compress."""
     log_probs, aleatoric, test = made(1000, num_classes, shape)
     found = findings.of_classes(log_probs, aleatoric, test, None)
     findings.write(tmp_path / "findings.json", found)
     assert (tmp_path / "findings.json").stat().st_size < 40_000
-    assert 0 < len(found["worst"]) <= findings.MAX_PICTURES
+    assert 0 < len(found["worst"]) <= pictures.MAX_PICTURES
     if num_classes > findings.MAX_CLASSES:
         label, predicted, num = found["confusion"]["most"][0]
         assert num == ((test.labels == label) & (log_probs.argmax(1) == predicted)).sum()
