@@ -53,7 +53,7 @@ const COLUMNS = [
   })),
   { key: "seconds", title: "time", isNumber: true, value: (run) => run.seconds, show: duration },
   { key: "commit", title: "commit", value: (run) => run.commit || "" },
-  { key: "started", title: "started (UTC)", value: (run) => run.started || "" },
+  { key: "started", title: "started, UTC", value: (run) => run.started || "" },
 ];
 const state = { sort: null, isDescending: false, words: [], status: "", selected: [] };
 const haystacks = RUNS.map((run) => [run.run, run.named, ...changed(run), run.status, run.commit, run.source, run.problem].join(" ").toLowerCase());

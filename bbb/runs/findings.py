@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bbb.data import Split
 from bbb.distributions import FlowedGaussian, Gaussian, Independent, WeightDistribution
-from bbb.inference import GaussianNoise, entropy, reliability
+from bbb.inference import GaussianNoise, Likelihood, entropy, reliability
 from bbb.networks import BayesianNetwork
 from bbb.runs.pictures import worst
 from bbb.system import write_aside
@@ -24,6 +24,32 @@ MAX_CLASSES = 30  # whose confusions are all kept; of more classes, only the mos
 MAX_POINTS = 300  # numbers that are shown beside their predictions
 SIGNAL_RANGE = -3.0, 2.0  # log10 of |mean| / std
 SIGNAL_BINS = 40
+
+
+def find(
+    network: BayesianNetwork,
+    likelihood: Likelihood,
+    predictive: Tensor,
+    aleatoric: Tensor | None,
+    test: Split,
+    classes: Sequence[int] | None,
+) -> dict[str, Any]:
+    """Collect what a run shows beyond its scores.
+
+    Args:
+        network: as trained.
+        likelihood: p(y | outputs).
+        predictive: the posterior predictive of the test set, as the likelihood mixes it.
+        aleatoric: for classes, as in :func:`of_classes`.
+        test: the test set.
+        classes: as in :func:`of_classes`.
+    """
+    found = {}
+    if isinstance(likelihood, GaussianNoise):
+        found = of_numbers(predictive, test, likelihood)
+    elif aleatoric is not None:
+        found = of_classes(predictive, aleatoric, test, classes)
+    return {**found, "layers": signal_to_noise(network)}
 
 
 def of_classes(log_probs: Tensor, aleatoric: Tensor, test: Split, classes: Sequence[int] | None) -> dict[str, Any]:
@@ -124,7 +150,7 @@ def signal_to_noise(network: BayesianNetwork) -> list[dict[str, Any]]:
     return layers
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
+def write_findings(path: Path, found: dict[str, Any]) -> None:
     """Write what was found, in as few bytes as it takes."""
     write_aside(path, json.dumps(found, separators=(",", ":"), allow_nan=False).encode())
 

@@ -29,8 +29,8 @@ from bbb.inference import (
     source_error,
 )
 from bbb.networks import BayesianNetwork, save_weights
-from bbb.runs import findings
 from bbb.runs.assembly import Assembly
+from bbb.runs.findings import find, write_findings
 from bbb.runs.folders import FINDINGS, RESUMABLE, WEIGHTS
 from bbb.runs.plotting import training_curves
 from bbb.runs.progress import Progress
@@ -144,7 +144,8 @@ def run(
         result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network, count))
     if folder is not None:
         _save_result(folder, assembly, network, likelihood, history, result)
-        findings.write(folder / FINDINGS, _find(assembly, network, likelihood, predicted))
+        found = find(network, likelihood, predicted.predictive, predicted.aleatoric, task.test, settings.classes)
+        write_findings(folder / FINDINGS, found)
     return result
 
 
@@ -213,18 +214,6 @@ class _Predicted:
 
     predictive: Tensor
     aleatoric: Tensor | None
-
-
-def _find(
-    assembly: Assembly, network: BayesianNetwork, likelihood: Likelihood, predicted: _Predicted
-) -> dict[str, Any]:
-    """Collect what the run shows beyond its scores."""
-    test, found = assembly.task.test, {}
-    if isinstance(likelihood, GaussianNoise):
-        found = findings.of_numbers(predicted.predictive, test, likelihood)
-    elif predicted.aleatoric is not None:
-        found = findings.of_classes(predicted.predictive, predicted.aleatoric, test, assembly.settings.classes)
-    return {**found, "layers": findings.signal_to_noise(network)}
 
 
 def _save_result(

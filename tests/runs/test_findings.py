@@ -93,7 +93,7 @@ def test_findings_are_small(tmp_path, num_classes, shape):
     """Whatever the data: five hundred runs must fit into a page. Random images are the worst to compress."""
     log_probs, aleatoric, test = made(1000, num_classes, shape)
     found = findings.of_classes(log_probs, aleatoric, test, None)
-    findings.write(tmp_path / "findings.json", found)
+    findings.write_findings(tmp_path / "findings.json", found)
     assert (tmp_path / "findings.json").stat().st_size < 40_000
     assert 0 < len(found["worst"]) <= pictures.MAX_PICTURES
     if num_classes > findings.MAX_CLASSES:
