@@ -24,13 +24,16 @@ const CARDS = [
   {
     title: "Confusion matrix", note: "Test images by label and predicted class. Errors are coloured.", isTall: true,
     of: (found) => found.confusion && found.confusion.counts && { counts: found.confusion.counts, classes: found.classes }, figure: ({ counts, classes }) => {
-      const names = classes.map((name) => `${literal(name)}\u200b`), text = counts.map((row) => row.map((value) => (value ? String(value) : "")));
+      const names = classes.map((name) => `${literal(name)}\u200b`), isSmall = counts.length <= 15;
+      const text = counts.map((row, i) => row.map((value, j) => (value && i !== j ? String(value) : "")));
       const errors = counts.map((row, i) => row.map((value, j) => (i === j || !value ? null : value)));
       const most = Math.max(1, ...errors.flat().map(Number)), paper = styled("--card"), strong = styled("--c1");
       return {
         traces: [{ z: errors, x: names, y: names, type: "heatmap", colorscale: [[0, paper], [1, strong]], zmin: 0, zmax: 1.3 * most, showscale: false, xgap: 1, ygap: 1,
-          text, texttemplate: counts.length <= 15 ? "%{text}" : "", hoverongaps: false, name: "", hovertemplate: "%{z} of label %{y} as %{x}" }],
-        layout: layoutOf(axis("predicted", { type: "category", dtick: 1, showgrid: false }), axis("label", { type: "category", dtick: 1, autorange: "reversed", showgrid: false })),
+          text, texttemplate: isSmall ? "%{text}" : "", hoverongaps: false, name: "", hovertemplate: "%{z} of label %{y} as %{x}" }],
+        layout: layoutOf(axis("predicted", { type: "category", dtick: 1, showgrid: false }), axis("label", { type: "category", dtick: 1, autorange: "reversed", showgrid: false }), {
+          annotations: isSmall ? counts.map((row, i) => ({ x: i, y: i, text: String(row[i]), showarrow: false, font: { color: styled("--soft") } })) : [],
+        }),
       };
     },
   },
