@@ -14,7 +14,7 @@ from PIL import Image
 from bbb import runs
 from bbb.data import Split
 from bbb.distributions import FlowedGaussian, Gaussian, Independent, PlanarFlow
-from bbb.inference import GaussianNoise, classification_scores
+from bbb.inference import GaussianNoise, classification_scores, entropy
 from bbb.networks import MLP, BayesianNetwork
 from bbb.runs import findings, pictures
 from tests import tasks
@@ -46,6 +46,8 @@ def test_findings_agree_with_the_scores():
     for label, guess in ((0, 0), (3, 5), (9, 2)):
         assert counts[label, guess] == ((test.labels == label) & (predicted == guess)).sum()
     assert found["errors"] == (counts.sum(1) - counts.diagonal()).tolist()
+    means = [found["entropy"][part]["mean"] for part in ("aleatoric", "epistemic")]
+    assert means == pytest.approx([0.01, entropy(log_probs).mean().item() - 0.01], rel=1e-3)
     for part in ("aleatoric", "epistemic"):
         assert sum(found["entropy"][part]["wrong"]) == sum(found["errors"])
         assert sum(found["entropy"][part]["right"]) == len(test) - sum(found["errors"])
