@@ -10,6 +10,8 @@ Examples:
   torchrun --nproc-per-node=2 experiment.py with best    each minibatch shared by two processes
   python experiment.py print_config with best            every key, its value and its meaning
   python experiment.py grid with blundell grid="{'lr': [0.001, 0.003], 'seed': [1, 2, 3]}"
+  python experiment.py runs                              what there is: scores, time and what differs
+  python experiment.py report                            the same in the browser, with curves: results/report.html
   python experiment.py reproduce                         every figure of the documentation; fast=True at toy size
   python experiment.py demo with pretrained=best         a page: draw a digit, see what the posterior makes of it
 
@@ -95,6 +97,20 @@ def demo(_config: dict[str, Any]) -> None:
     """Write results/demo.html, a page to draw digits on; pretrained=NAME, or [NAME, NAME], names the posteriors."""
     with refusing_bad_input():
         cli.demo(_config)
+
+
+@ex.command(unobserved=True)
+def runs(_run: Run) -> None:
+    """Print the runs, newest first, with what differs and their scores; with NAME: of that name alone; json=True."""
+    with refusing_bad_input():
+        cli.list_runs(cli.Options.of(_run), CONFIGS)
+
+
+@ex.command(unobserved=True)
+def report() -> None:
+    """Write all runs as one page that opens in a browser, results/report.html."""
+    with refusing_bad_input():
+        cli.write_report(CONFIGS)
 
 
 def command_line(argv: list[str]) -> None:

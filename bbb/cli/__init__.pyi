@@ -10,4 +10,6 @@ from .commands import run_grid as run_grid
 from .demo import demo as demo
 from .options import Options as Options
 from .options import sacred_options as sacred_options
+from .overview import list_runs as list_runs
+from .overview import write_report as write_report
 from .session import train as train

@@ -23,10 +23,19 @@ OPTIONS = {
     "grid": ("grid", "scheduler"),
     "reproduce": ("fast", "scheduler"),
     "figures": ("fast",),
+    "runs": ("json", "experiment"),
+    "report": (),
     "demo": (),
 }
-# Commands that take these keys of the configuration, and no others.
-KEYS_OF = {"reproduce": (), "figures": (), "demo": ("pretrained", "data_dir")}
+_FLAGS = ("fast", "resume", "json")  # options that are True or False
+# Commands that take no configuration: what they take, in words, and the keys of the configuration among that.
+_TAKES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "reproduce": ("only fast= and scheduler=", ()),
+    "figures": ("only fast=", ()),
+    "runs": ("only the name of an experiment and json=", ()),
+    "report": ("no words", ()),
+    "demo": ("only pretrained= and data_dir=", ("pretrained", "data_dir")),
+}
 # Sacred's options that need packages which are not among the requirements: the modules, and the packages they are in.
 _NEEDS = {
     "mongo_db": {"pymongo": "pymongo"},
@@ -45,12 +54,16 @@ class Options:
         fast: at toy size.
         grid: keys with lists of values.
         scheduler: the address of a Dask scheduler.
+        json: print what machines read.
+        experiment: the name of the only experiment to show.
     """
 
     resume: bool = False
     fast: bool = False
     grid: dict[str, list[Any]] | None = None
     scheduler: str | None = None
+    json: bool = False
+    experiment: str | None = None
 
     @classmethod
     def of(cls, run: Run) -> "Options":
@@ -71,6 +84,8 @@ class Options:
             fast=bool(given.get("--fast")),
             grid=check_grid(grid) if grid is not None else None,
             scheduler=scheduler,
+            json=bool(given.get("--json")),
+            experiment=given.get("--experiment"),
         )
 
 
@@ -93,7 +108,15 @@ def sacred_options() -> list[CLIOption]:
     def scheduler(args: str, run: Run) -> None:
         """Set the address of a Dask scheduler (grid, reproduce)."""
 
-    return [resume, fast, grid, scheduler]
+    @cli_option("-j", "--json", is_flag=True)
+    def json(args: bool, run: Run) -> None:
+        """Print JSON (runs)."""
+
+    @cli_option("-E", "--experiment")
+    def experiment(args: str, run: Run) -> None:
+        """Show the runs of one experiment alone (runs)."""
+
+    return [resume, fast, grid, scheduler, json, experiment]
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -131,19 +154,22 @@ def as_option(command: str, word: str) -> list[str] | None:
         bbb.system.InputError: the option's value is not valid, or the command takes only options and the word is none.
     """
     key, is_change, text = word.partition("=")
+    if command == "runs" and not is_change:
+        return [f"--experiment={word}"]
     if not is_change or key not in OPTIONS.get(command, ()):
-        allowed = (*OPTIONS.get(command, ()), *KEYS_OF.get(command, ()))
-        if command in KEYS_OF and (not is_change or key not in allowed):
-            raise InputError(f"{word}: {command} takes only {' and '.join(f'{key}=' for key in allowed)}")
+        if command in _TAKES:
+            takes, keys = _TAKES[command]
+            if not is_change or key not in keys:
+                raise InputError(f"{word}: {command} takes {takes}")
         return None
     value = read_value(key, text)
-    if key in ("fast", "resume"):
+    if key in _FLAGS:
         if not isinstance(value, bool):
             raise InputError(f"{key}={text}: must be True or False")
         return [f"--{key}"] if value else []
     if key == "grid":
         check_grid(value)
-    else:
+    elif key == "scheduler":
         _check_address(text)
     return [f"--{key}={text}"]
 

@@ -43,9 +43,12 @@ def train(config: Mapping[str, Any], run: Run) -> dict[str, Any] | None:
             raise
         if result is None:
             return None
-        print(", ".join(f"{name} {value:.4g}" for name, value in result.items() if name != "replicas"))
+        for line in runs.in_words(result):
+            print(line)
         if recorder is not None and recorder.run_folder is not None:
             runs.publish(recorder.run_folder)
+            print(f"files: {', '.join(runs.PUBLISHED)} and the record in {recorder.run_folder}")
+            print("all runs: python experiment.py runs, or in the browser: python experiment.py report")
     return result
 
 

@@ -11,6 +11,7 @@ from .likelihood import GaussianNoise as GaussianNoise
 from .likelihood import Likelihood as Likelihood
 from .objective import kl_shares as kl_shares
 from .objective import negative_elbo as negative_elbo
+from .predictive import ExpectedEntropy as ExpectedEntropy
 from .predictive import elbo as elbo
 from .predictive import predict as predict
 from .predictive import predict_draws as predict_draws

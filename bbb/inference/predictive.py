@@ -8,16 +8,42 @@ from torch import Tensor
 from bbb.data import Split
 from bbb.distributions import WeightDistribution, kl_divergence
 from bbb.inference.likelihood import Likelihood
+from bbb.inference.scores import entropy
 from bbb.networks import BayesianNetwork, LayerWeights, forward_drawn, num_activations
 
 CHUNK = 10_000  # images evaluated at once: bounds memory, costs no speed
 NUM_ACTIVATIONS = 2**23  # of all layers, that are evaluated at once: those of a convolution outgrow caches much sooner
 
 OnImages = Callable[[int], None]
+Watch = Callable[[Iterator[Tensor]], Iterator[Tensor]]
 
 
 def ignore(num_images: int) -> None:
     """Do nothing when images have been evaluated."""
+
+
+class ExpectedEntropy:
+    """The mean entropy of the draws that are combined, gathered on the way: a second pass would cost another test.
+
+    An instance is the ``watch`` of one call of :func:`predict`, under a likelihood of classes.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def __call__(self, draws: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Pass on the draws ``(N, C)`` of some images, in nats, and add up their entropies."""
+        total, num = torch.zeros(()), 0
+        for log_probs in draws:
+            total = total.to(log_probs.device) + entropy(log_probs)
+            num += 1
+            yield log_probs
+        self._parts.append(total / num)
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected entropy of a draw for each image, ``(N,)``, in nats: the aleatoric part of the entropy."""
+        return torch.cat(self._parts)
 
 
 @torch.no_grad()
@@ -28,6 +54,7 @@ def predict(
     num_samples: int,
     generator: torch.Generator,
     on_images: OnImages = ignore,
+    watch: Watch = iter,
 ) -> Tensor:
     r"""Evaluate the posterior predictive :math:`\frac1S \sum_s p(y | x, w_s)`.
 
@@ -41,6 +68,7 @@ def predict(
         num_samples: S, draws of the weights.
         generator: source of the draws.
         on_images: called with the number of images whenever some have been evaluated under a draw; may raise.
+        watch: passes on the draws of each chunk, in order, and may look at them (see :class:`ExpectedEntropy`).
 
     Returns:
         What ``likelihood.mix`` makes of the draws: for classes log-probabilities ``(N, C)``, in nats; for numbers the
@@ -49,7 +77,8 @@ def predict(
     start, parts = generator.get_state(), []
     for chunk in images.split(CHUNK):
         generator.set_state(start)
-        parts.append(likelihood.mix(predict_draws(network, likelihood, chunk, num_samples, generator, on_images)))
+        draws = predict_draws(network, likelihood, chunk, num_samples, generator, on_images)
+        parts.append(likelihood.mix(watch(draws)))
     return torch.cat(parts, dim=-2)
 
 

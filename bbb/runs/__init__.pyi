@@ -10,6 +10,7 @@ from .contents import checksums as checksums
 from .contents import record_files as record_files
 from .fitting import fit as fit
 from .folders import CHECKPOINT as CHECKPOINT
+from .folders import FINDINGS as FINDINGS
 from .folders import PUBLISHED as PUBLISHED
 from .folders import RESUMABLE as RESUMABLE
 from .folders import WEIGHTS as WEIGHTS
@@ -53,3 +54,5 @@ from .settings import RESULTS as RESULTS
 from .settings import Settings as Settings
 from .settings import nearest as nearest
 from .settings import unknown_key as unknown_key
+from .wording import duration as duration
+from .wording import in_words as in_words

@@ -23,6 +23,7 @@ from bbb.system import LOCK, InputError, link, lock, remove_leftovers, write_asi
 
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
+FINDINGS = "findings.json"
 RESUMABLE = "with resume=True goes on from the last checkpoint"  # what the command of a stopped run does
 PUBLISHED = ("log.txt", WEIGHTS, "training.png")
 _MAY_CHANGE = ("data_dir", "checkpoint_minutes")  # when a run is resumed

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from bbb.distributions import WeightDistribution
 from bbb.inference import (
     Epoch,
+    ExpectedEntropy,
     GaussianNoise,
     Likelihood,
     Plan,
@@ -28,7 +30,8 @@ from bbb.inference import (
 )
 from bbb.networks import BayesianNetwork, save_weights
 from bbb.runs.assembly import Assembly
-from bbb.runs.folders import RESUMABLE, WEIGHTS
+from bbb.runs.findings import find, write_findings
+from bbb.runs.folders import FINDINGS, RESUMABLE, WEIGHTS
 from bbb.runs.plotting import training_curves
 from bbb.runs.progress import Progress
 from bbb.system import ALONE, Group, StoppedError, write_aside
@@ -86,8 +89,9 @@ def run(
 
     Args:
         assembly: the parts of the run.
-        folder: where ``log.txt``, ``weights.safetensors`` and ``training.png`` go, and a checkpoint, which stays until
-            the result is recorded too (see :meth:`bbb.runs.OpenRun.complete`); None to write no files.
+        folder: where ``log.txt``, ``weights.safetensors``, ``training.png`` and ``findings.json`` go, and a
+            checkpoint, which stays until the result is recorded too (see :meth:`bbb.runs.OpenRun.complete`); None to
+            write no files.
         state: the checkpoint from which to go on (see :func:`bbb.runs.load_progress`).
         on_choice: called after each step of choosing ``prior_inflation=auto``, with the number done and in all.
         on_step: the same while training.
@@ -135,11 +139,13 @@ def run(
     if not is_first:
         return None
     count = _Count(_num_evaluated(assembly), on_test, should_stop, folder)
-    result = _evaluate(assembly, network, likelihood, prior, history, count)
+    result, predicted = _evaluate(assembly, network, likelihood, prior, history, count)
     if settings.prior == "posterior":
         result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network, count))
     if folder is not None:
         _save_result(folder, assembly, network, likelihood, history, result)
+        found = find(network, likelihood, predicted.predictive, predicted.aleatoric, task.test, settings.classes)
+        write_findings(folder / FINDINGS, found)
     return result
 
 
@@ -202,6 +208,14 @@ def _source_error(assembly: Assembly, network: BayesianNetwork, on_images: Calla
     return source_error(network, source.network, source.test, assembly.settings.num_test_samples, draws, on_images)
 
 
+@dataclass(frozen=True)
+class _Predicted:
+    """The posterior predictive of the test set, and for classes the expected entropy of a draw ``(N,)``, in nats."""
+
+    predictive: Tensor
+    aleatoric: Tensor | None
+
+
 def _save_result(
     folder: Path,
     assembly: Assembly,
@@ -217,7 +231,7 @@ def _save_result(
     save_weights(folder / WEIGHTS, network, about, dict(likelihood.named_parameters()), assembly.task.train.input_shape)
     score = f"RMSE {result.test_rmse:.4g}" if result.test_error is None else f"error {result.test_error:.2f} %"
     title = f"{settings.experiment_name}: test {score}, NLL {result.test_nll:.4f}"
-    save_figure(folder / "training.png", training_curves(history, title))
+    save_figure(folder / "training.png", training_curves(history, title, result.as_dict()))
 
 
 def _streams(assembly: Assembly) -> list[Streams]:
@@ -239,13 +253,17 @@ def _evaluate(
     prior: WeightDistribution,
     history: list[Epoch],
     on_images: Callable[[int], None],
-) -> Result:
+) -> tuple[Result, _Predicted]:
     start = time.perf_counter()
     settings, test = assembly.settings, assembly.task.test
-    predictions, replicas = [], []
+    predictions, replicas, expected = [], [], []
     for number, replica in enumerate(network.replicas()):
         draws = assembly.generator("evaluation", assembly.device, number)
-        predictions.append(predict(replica, likelihood, test.images, settings.num_test_samples, draws, on_images))
+        samples, entropies = settings.num_test_samples, ExpectedEntropy()
+        watch = entropies if likelihood.score == "accuracy" else iter
+        predictions.append(predict(replica, likelihood, test.images, samples, draws, on_images, watch))
+        if watch is entropies:
+            expected.append(entropies.mean)
         of_centre = likelihood.scores(
             likelihood.mix([predict_with_centre(replica, likelihood, test.images)]), test.labels
         )
@@ -256,13 +274,16 @@ def _evaluate(
         scores |= {f"test_{main}_mean_weights": of_centre[main], "elbo": elbo_per_example, "kl": kl}
         replicas.append(scores)
     means = {name: statistics.fmean(scores[name] for scores in replicas) for name in replicas[0]}
-    return Result(
-        **means | _prefixed(likelihood.scores(likelihood.mix_replicas(predictions), test.labels)),
+    predictive = likelihood.mix_replicas(predictions)
+    predicted = _Predicted(predictive, torch.stack(expected).mean(0) if expected else None)
+    result = Result(
+        **means | _prefixed(likelihood.scores(predictive, test.labels)),
         num_epochs=len(history),
         seconds=sum(epoch.seconds for epoch in history) + time.perf_counter() - start,
         replicas=replicas if len(replicas) > 1 else None,
         noise_std=likelihood.noise_std if isinstance(likelihood, GaussianNoise) else None,
     )
+    return result, predicted
 
 
 def _prefixed(scores: dict[str, float]) -> dict[str, float]:

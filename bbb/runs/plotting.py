@@ -1,6 +1,6 @@
 """The curves of one training, and the style that all figures share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,39 +14,68 @@ LINES = dict(zip(PALETTE, ("-", "--", "-.", ":", "-"), strict=True))  # so that 
 MARKERS = dict(zip(PALETTE, "os^Dv", strict=True))
 
 
-def training_curves(epochs: Sequence[Epoch], title: str) -> Figure:
-    """Draw accuracy (or RMSE), NLL and KL against epochs, for training and validation.
+def training_curves(epochs: Sequence[Epoch], title: str, result: Mapping[str, float] | None = None) -> Figure:
+    """Draw what one looks for first: error (or RMSE) and NLL against epochs, with the best epoch, then the KL.
+
+    The best epoch is that with the lowest validation NLL. The scores on the test set are dashed lines.
 
     Args:
         epochs: the metrics of each epoch.
         title: what was trained.
+        result: the scores on the test set, as ``test_error`` in % or ``test_rmse``, and ``test_nll``.
 
     Returns:
         A figure that belongs to no window and no global state.
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
     score, nll, kl = figure.subplots(1, 3)
-    numbers = [epoch.number for epoch in epochs]
     is_rmse = any(epoch.train_rmse is not None for epoch in epochs)
-    name, unit = ("rmse", 1) if is_rmse else ("accuracy", 100)
-    draw_curve(score, numbers, [unit * getattr(epoch, f"train_{name}") for epoch in epochs], "train", TRAIN)
-    draw_curve(nll, numbers, [epoch.train_nll for epoch in epochs], "train", TRAIN)
-    draw_curve(kl, numbers, [epoch.train_kl for epoch in epochs], "train", TRAIN)
-    for axes, measure, factor in ((score, f"validation_{name}", unit), (nll, "validation_nll", 1)):
-        values = {epoch.number: factor * value for epoch in epochs if (value := getattr(epoch, measure)) is not None}
-        if values:
-            draw_curve(axes, [*values], [*values.values()], "validation", VALIDATION)
-    score.set_ylabel("RMSE" if is_rmse else "accuracy (%)")
+    scores = {part: _scores(epochs, part, is_rmse) for part in ("train", "validation")}
+    nlls = {part: _metric(epochs, f"{part}_nll") for part in ("train", "validation")}
+    best = min(nlls["validation"], key=nlls["validation"].__getitem__, default=None)
+    tested = result or {}
+    panels = (
+        (score, scores, tested.get("test_rmse" if is_rmse else "test_error")),
+        (nll, nlls, tested.get("test_nll")),
+    )
+    unit = "" if is_rmse else " %"
+    for axes, curves, at_test in panels:
+        in_unit = unit if axes is score else ""
+        for part, colour in (("train", TRAIN), ("validation", VALIDATION)):
+            if curves[part]:
+                draw_curve(axes, [*curves[part]], [*curves[part].values()], part, colour)
+        if best is not None and best in curves["validation"]:
+            value = curves["validation"][best]
+            axes.plot(
+                [best], [value], "o", color=VALIDATION, label=f"best epoch ({best}): {value:.3g}{in_unit}", markersize=7
+            )
+        if at_test is not None:
+            axes.axhline(
+                at_test, color=PALETTE[2], linestyle="--", linewidth=1.2, label=f"test: {at_test:.3g}{in_unit}"
+            )
+        if all(value > 0 for curve in curves.values() for value in curve.values()):  # no error, or dense numbers: not
+            axes.set_yscale("log")
+        axes.legend(frameon=False, fontsize="small")
+    draw_curve(kl, [epoch.number for epoch in epochs], [epoch.train_kl for epoch in epochs], "train", TRAIN)
+    score.set_ylabel("RMSE" if is_rmse else "error (%)")
     nll.set_ylabel("NLL (nats per example)")
     kl.set_ylabel("KL(q || p) (nats)")
-    if all(epoch.train_nll > 0 for epoch in epochs):  # densities of numbers may exceed 1
-        nll.set_yscale("log")
     for axes in (score, nll, kl):
         axes.set_xlabel("epoch")
     style(score, nll, kl)
-    score.legend(frameon=False)
     figure.suptitle(title)
     return figure
+
+
+def _scores(epochs: Sequence[Epoch], part: str, is_rmse: bool) -> dict[int, float]:
+    """The RMSE, or the error in %, after each epoch that has one."""
+    if is_rmse:
+        return _metric(epochs, f"{part}_rmse")
+    return {number: 100.0 * (1.0 - value) for number, value in _metric(epochs, f"{part}_accuracy").items()}
+
+
+def _metric(epochs: Sequence[Epoch], name: str) -> dict[int, float]:
+    return {epoch.number: value for epoch in epochs if (value := getattr(epoch, name)) is not None}
 
 
 def draw_curve(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, colour: str, line: str = "-") -> None:

@@ -1,3 +1,5 @@
+from .catalogue import Entry as Entry
+from .catalogue import catalogue as catalogue
 from .cluster import ClusterError as ClusterError
 from .cluster import Failure as Failure
 from .cluster import make_runs as make_runs
@@ -11,6 +13,12 @@ from .grid import expand as expand
 from .grid import find_completed as find_completed
 from .grid import folder_of as folder_of
 from .grid import in_order as in_order
+from .origin import Origin as Origin
+from .origin import named_configs as named_configs
+from .origin import origin as origin
+from .records import is_number as is_number
+from .records import plain as plain
+from .records import read_json as read_json
 from .reproduction import Plot as Plot
 from .reproduction import draw as draw
 from .reproduction import figures_folder as figures_folder

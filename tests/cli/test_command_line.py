@@ -80,6 +80,7 @@ LIGHT = [["help"], ["--help"], ["help", "grid"], ["print_config", "with", "best"
 LIGHT += [["with", "lrr=1"], ["with", "lr=-1"], ["with", "blundel"], ["with", "blundell", "resume=abc"], ["-m", "db"]]
 LIGHT += [["grid", "with", "blundell", "grid={'lrr': [1]}"], ["figures", "with", "best"]]
 LIGHT += [["demo"], ["demo", "with", "best"], ["demo", "with", "pretrained=3"]]
+LIGHT += [["runs"], ["runs", "--json"], ["report"]]
 
 
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)
@@ -108,7 +109,14 @@ def environment_of(unbuffered):
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize(
     "words",
-    [["print_config"], ["print_named_configs"], ["print_dependencies"], ["help"], ["figures", "fast=True"]],
+    [
+        ["print_config"],
+        ["print_named_configs"],
+        ["print_dependencies"],
+        ["help"],
+        ["figures", "fast=True"],
+        ["runs", "-j"],
+    ],
     ids=" ".join,
 )
 def test_the_first_line_can_be_read_and_the_pipe_closed(in_tmp, words, unbuffered):

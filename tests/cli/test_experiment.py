@@ -41,7 +41,7 @@ def test_blundell_leaves_a_complete_record(in_tmp, capsys):
     assert metrics["train.nll"]["steps"] == [1]
     assert {path.name for path in folder.iterdir()} == {
         *("run.json", "config.json", "metrics.json", "cout.txt"),
-        *("log.txt", "weights.safetensors", "training.png"),
+        *("log.txt", "weights.safetensors", "training.png", "findings.json"),
     }
     output = capsys.readouterr()
     assert "epoch 1/1" in (folder / "log.txt").read_text()
@@ -263,7 +263,7 @@ def test_nothing_to_resume_is_refused(in_tmp, capsys):
 DOCUMENTED = [
     shlex.split(line)[2:]
     for line in documented_commands("experiment.py")
-    if not re.search(r"experiment\.py (grid|reproduce|figures|demo)\b", line)  # test_cluster.py and others
+    if not re.search(r"experiment\.py (grid|reproduce|figures|runs|report|demo)\b", line)  # tests of their own
 ]
 
 

@@ -3,7 +3,16 @@ import torch
 
 from bbb.data import Normalization, Split
 from bbb.distributions import Gaussian, gaussian_prior
-from bbb.inference import Categorical, elbo, predict, predict_with_centre
+from bbb.inference import (
+    Categorical,
+    ExpectedEntropy,
+    elbo,
+    predict,
+    predict_draws,
+    predict_with_centre,
+    predictive,
+    split_entropy,
+)
 from bbb.networks import MLP, BayesianNetwork, forward_drawn
 from tests.tasks import THREE_CLASSES, seeded
 
@@ -63,3 +72,13 @@ def test_elbo_counts_the_kl_once_and_per_example(toy_network, toy_split):
     _, kl_half = elbo(toy_network, THREE_CLASSES, prior, half, 2, seeded())
     assert kl == pytest.approx(kl_half)
     assert kl == pytest.approx(toy_network.posterior.kl_divergence(prior).item())
+
+
+def test_expected_entropy_is_gathered_while_draws_are_mixed(toy_network, toy_split, monkeypatch):
+    """In chunks too; the prediction is the same to the last bit."""
+    monkeypatch.setattr(predictive, "CHUNK", 20)
+    watch = ExpectedEntropy()
+    watched = predict(toy_network, THREE_CLASSES, toy_split.images, 7, seeded(1), watch=watch)
+    assert torch.equal(watched, predict(toy_network, THREE_CLASSES, toy_split.images, 7, seeded(1)))
+    draws = torch.stack([*predict_draws(toy_network, THREE_CLASSES, toy_split.images, 7, seeded(1))])
+    torch.testing.assert_close(watch.mean, split_entropy(draws).aleatoric)

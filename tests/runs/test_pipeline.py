@@ -24,7 +24,7 @@ def test_leaves_log_weights_and_plot(in_tmp):
     epochs, made = [], runs.assemble(settings(), CPU)
     result = runs.run(made, in_tmp, on_epoch=epochs.append)
     folders.finish(in_tmp)
-    assert {path.name for path in in_tmp.iterdir()} == {"log.txt", "weights.safetensors", "training.png"}
+    assert {path.name for path in in_tmp.iterdir()} == {*runs.PUBLISHED, "findings.json"}
     lines = (in_tmp / "log.txt").read_text().splitlines()
     assert lines == [runs.describe(epoch, 2) for epoch in epochs]
     assert (in_tmp / "training.png").read_bytes().startswith(b"\x89PNG")
