@@ -7,6 +7,7 @@ from .commands import figures as figures
 from .commands import print_config as print_config
 from .commands import reproduce as reproduce
 from .commands import run_grid as run_grid
+from .observers import ObservedExperiment as ObservedExperiment
 from .options import Options as Options
 from .options import sacred_options as sacred_options
 from .session import train as train

@@ -1,5 +1,6 @@
 """One training run from the command line: its folder, its record, its progress bar, and its end."""
 
+import mimetypes
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from sacred.run import Run
 from tqdm import tqdm
 
 from bbb import inference, runs, system
+from bbb.cli.guarded import Guarded
 from bbb.cli.options import Options
 from bbb.cli.recorder import Recorder
 from bbb.cli.signals import into_a_pipe, noticing_signals
@@ -45,6 +47,7 @@ def train(config: Mapping[str, Any], run: Run) -> dict[str, Any] | None:
             return None
         print(", ".join(f"{name} {value:.4g}" for name, value in result.items() if name != "replicas"))
         if recorder is not None and recorder.run_folder is not None:
+            _add_artifacts(run, recorder.run_folder)
             runs.publish(recorder.run_folder)
     return result
 
@@ -96,14 +99,26 @@ def _start(
     report = assembly.pretrained.report if assembly.pretrained is not None else ()
     if report:
         run.info["matches"] = list(report)
+    guarded = [observer for observer in run.observers if isinstance(observer, Guarded)]
+    for observer in guarded:
+        observer.begin()
     if recorder is not None:
         recorder.record(run.info)
     folder = opened.folder if opened is not None else None
+    for observer in guarded:
+        observer.folder = folder
     place = f", results in {folder}" if folder is not None else ""
     print(f"{settings.experiment_name}: {settings.dataset} on {device}{place}")
     for line in report:
         print(f"pretrained: {line}")
     return state, assembly, folder
+
+
+def _add_artifacts(run: Run, folder: Path) -> None:
+    """Hand the files of a completed run to all observers; our own record only lists them."""
+    for name in runs.PUBLISHED:
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"  # Sacred would guess, and print its guess
+        run.add_artifact(folder / name, content_type=kind)
 
 
 class Shown:
