@@ -3,8 +3,10 @@
 import copy
 import logging
 import re
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,14 @@ class Guarded(RunObserver):
         Raises:
             bbb.system.InputError: it cannot.
         """
+        observer = None
         try:
             observer = self._make()
             observer.started_event(**self._start)
         except Exception as error:  # whatever a driver, or an observer of the user's own, raises
             logging.getLogger("bbb").debug("%s", self.name, exc_info=True)
+            with suppress(Exception):  # it may not even be able to end
+                (observer or RunObserver()).join()
             raise InputError(
                 f"{self.name}: cannot keep a record of this run ({_reason(error)}); mend it, or leave it away"
             ) from None
@@ -77,13 +82,11 @@ class Guarded(RunObserver):
 
     def artifact_event(self, **file: Any) -> None:  # type: ignore[override]  # as above
         """Pass on a file that the run has made."""
-        self._files.append(("artifact_event", file))
-        self._try(self._pass_on)
+        self._take_file("artifact_event", file)
 
     def resource_event(self, **file: Any) -> None:  # type: ignore[override]  # as above
         """Pass on a file that the run has read."""
-        self._files.append(("resource_event", file))
-        self._try(self._pass_on)
+        self._take_file("resource_event", file)
 
     def completed_event(self, **end: Any) -> None:  # type: ignore[override]  # as above
         """Pass on the result."""
@@ -105,10 +108,16 @@ class Guarded(RunObserver):
         if self._observer is None:
             return
         self._try(lambda observer: observer.join())
+        self._observer = None  # and the files and connections that it holds
         if missing := self._missing():
             place = f"; {self.folder} has everything" if self.folder is not None else ""
-            message = "warning: %s: failed during the run (%s); its record misses %s%s"
-            logging.getLogger("bbb").warning(message, self.name, self._problem, missing, place)
+            line = f"warning: {self.name}: failed during the run ({self._problem}); its record misses {missing}{place}"
+            print(line, file=sys.stderr)
+
+    def _take_file(self, event: str, file: dict[str, Any]) -> None:
+        self._files.append((event, file))
+        if not self._problem:  # else it waits for the next heartbeat: looking for a lost server takes seconds
+            self._try(self._pass_on)
 
     def _try(self, act: Callable[[RunObserver], None]) -> None:
         if self._observer is None:

@@ -29,6 +29,14 @@ _PRIORITIES = {"sql": 40, "mongo_db": 30, "s3": 20, "file_storage": 20, "tiny_db
 _MONGO_MS = 5000  # how long to look for a server; the driver's own 30 s would hold up the end of a run
 
 
+class MongoRecord(MongoObserver):
+    """Sacred's record in MongoDB, whose connections are closed in the end."""
+
+    def join(self) -> None:
+        """Close the connections."""
+        self.runs.database.client.close()
+
+
 class ObservedExperiment(Experiment):
     """Sacred's experiment, whose observers are guarded: they begin when the run does, and cannot harm it."""
 
@@ -103,7 +111,7 @@ def _make(option: str, value: str) -> RunObserver:
 
         return SqlRecord(value)
     if option == "mongo_db":
-        return MongoObserver(**parse_mongo_db_arg(value), serverSelectionTimeoutMS=_MONGO_MS)
+        return MongoRecord(**parse_mongo_db_arg(value), serverSelectionTimeoutMS=_MONGO_MS)
     if option == "tiny_db":
         return TinyDbObserver(value)
     if option == "file_storage":

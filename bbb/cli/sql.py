@@ -26,17 +26,23 @@ class SqlRecord(SqlObserver):
 
     def completed_event(self, stop_time: Any, result: Any) -> None:
         """Write the result."""
-        self.run.info = json.dumps(flatten(_with_result(json.loads(self.run.info or "{}"), result)))
+        run: Any = self.run  # Sacred declares None
+        run.info = json.dumps(flatten(_with_result(json.loads(run.info or "{}"), result)))
         super().completed_event(stop_time, _score(result))
 
     def save(self) -> None:
         """Write what has changed, in the session that holds the run, whichever thread this is."""
-        session = object_session(self.run)
+        session = object_session(self.run) or self.session()
         try:
             session.commit()
         except SQLAlchemyError:
             session.rollback()
             raise
+
+    def join(self) -> None:
+        """Close the connections."""
+        self.session.remove()
+        self.engine.dispose()
 
     def _add_event(self, *args: Any, **kwargs: Any) -> Any:
         session = self.session()
