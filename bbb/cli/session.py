@@ -156,13 +156,8 @@ class Shown:
 
 def log(run: Run, epoch: "inference.Epoch") -> None:
     """Log an epoch's metrics with Sacred, as ``train.nll`` and so on."""
-    measured = {"train": ("nll", "kl", "elbo", "accuracy", "rmse"), "validation": ("accuracy", "rmse", "nll")}
-    for part, names in measured.items():
-        for name in names:
-            value = getattr(epoch, f"{part}_{name}")
-            if value is not None:
-                run.log_scalar(f"{part}.{name}", value, epoch.number)
-    run.log_scalar("train.seconds", epoch.seconds, epoch.number)
+    for name, value in runs.metrics(epoch).items():
+        run.log_scalar(name, value, epoch.number)
 
 
 @contextmanager

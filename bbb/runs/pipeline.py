@@ -31,6 +31,7 @@ from bbb.runs.assembly import Assembly
 from bbb.runs.folders import RESUMABLE, WEIGHTS
 from bbb.runs.plotting import training_curves
 from bbb.runs.progress import Progress
+from bbb.runs.tensorboard import open_board
 from bbb.system import ALONE, Group, StoppedError, write_aside
 
 
@@ -131,15 +132,24 @@ def run(
         progress.restore(state)
     else:
         progress.save()
-    history = progress.train(on_epoch, stoppable(on_step))
-    if not is_first:
-        return None
-    count = _Count(_num_evaluated(assembly), on_test, should_stop, folder)
-    result = _evaluate(assembly, network, likelihood, prior, history, count)
-    if settings.prior == "posterior":
-        result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network, count))
-    if folder is not None:
-        _save_result(folder, assembly, network, likelihood, history, result)
+    with open_board(settings, folder, len(progress.history)) as board:
+
+        def after_epoch(epoch: Epoch) -> None:
+            on_epoch(epoch)
+            if board is not None:
+                board.epoch(epoch, network)
+
+        history = progress.train(after_epoch, stoppable(on_step))
+        if not is_first:
+            return None
+        count = _Count(_num_evaluated(assembly), on_test, should_stop, folder)
+        result = _evaluate(assembly, network, likelihood, prior, history, count)
+        if settings.prior == "posterior":
+            result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network, count))
+        if folder is not None:
+            _save_result(folder, assembly, network, likelihood, history, result)
+        if board is not None:
+            board.end(result.as_dict())
     return result
 
 
