@@ -1,4 +1,4 @@
-"""Real servers for the tests of observers: each in a scratch folder of its own, and stopped in the end."""
+"""Servers for the tests of observers: each with a scratch folder or port of its own, and stopped in the end."""
 
 import os
 import shutil
@@ -6,10 +6,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -115,3 +118,49 @@ def free_port() -> int:
 def is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Bucket(BaseHTTPRequestHandler):
+    """What Sacred's observer asks of S3: to list, to write, and whether a bucket is there."""
+
+    protocol_version = "HTTP/1.1"  # which answers a client that asks before it sends
+    kept: dict[str, bytes]
+
+    def do_HEAD(self):
+        self._answer(200)
+
+    def do_PUT(self):
+        self.kept[unquote(urlsplit(self.path).path)] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200)
+
+    def do_GET(self):
+        address = urlsplit(self.path)
+        prefix = f"{address.path.rstrip('/')}/{parse_qs(address.query).get('prefix', [''])[0]}"
+        bucket = f"{address.path.rstrip('/')}/"
+        keys = [key.removeprefix(bucket) for key in sorted(self.kept) if key.startswith(prefix)]
+        found = "".join(f"<Contents><Key>{key}</Key></Contents>" for key in keys)
+        self._answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>".encode())
+
+    def log_message(self, *args):
+        """Print nothing."""
+
+    def _answer(self, status, body=b""):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def s3() -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Serve the part of S3's protocol that Sacred uses: the address, and what is written, by path."""
+    kept: dict[str, bytes] = {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Kept", (Bucket,), {"kept": kept}))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", kept
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -434,6 +434,43 @@ def test_mongodb_that_is_not_there_is_one_line(in_tmp, capsys):
     assert [*in_tmp.iterdir()] == []
 
 
+S3_PLACE = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "eu-north-1"}
+S3_PLACE |= {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # Sacred leaves the files open that it sends
+def test_s3_receives_all_that_ours_records(in_tmp, capsys, monkeypatch):
+    """By the real driver, from a server that keeps the little of S3 that Sacred uses."""
+    pytest.importorskip("boto3")
+    with servers.s3() as (address, kept):
+        for name, value in {**S3_PLACE, "AWS_ENDPOINT_URL": address}.items():
+            monkeypatch.setenv(name, value)
+        command("-b", "0.2", "-S", "s3://a-bucket/runs", *RUN)
+        gc.collect()
+    assert capsys.readouterr().err == ""
+    files = {path.removeprefix("/a-bucket/runs/1/"): content for path, content in kept.items()}
+    theirs, ours = json.loads(files["run.json"]), read(OURS / "run.json")
+    assert {**theirs, "heartbeat": 0, "experiment": 0} == {**ours, "heartbeat": 0, "experiment": 0}
+    assert json.loads(files["config.json"]) == read(OURS / "config.json")
+    assert json.loads(files["metrics.json"]) == read(OURS / "metrics.json")
+    assert {name: files[name] for name in ARTIFACTS} == {name: (OURS / name).read_bytes() for name in ARTIFACTS}
+    assert files["cout.txt"] == (OURS / "cout.txt").read_bytes(), "all of it, not the last part"
+
+
+@pytest.mark.slow
+def test_s3_without_a_region_is_one_line(in_tmp, capsys, monkeypatch):
+    pytest.importorskip("boto3")
+    for name in (*S3_PLACE, "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(in_tmp / "none"))
+    (line,) = refused(capsys, "-S", "s3://a-bucket/runs", *RUN)
+    assert "region" in line
+    assert [*in_tmp.iterdir()] == []
+
+
 def test_files_of_two_folders_are_kept_apart(in_tmp, observe):
     """An observer of Sacred's for files, added in Python, is none of ours."""
     observe(FileStorageObserver("files"))
