@@ -154,6 +154,14 @@ def test_each_observer_numbers_its_own_runs(in_tmp, capsys):
     assert read("files/2/run.json")["status"] == "COMPLETED"
 
 
+def test_no_observer_changes_what_the_next_one_is_told(in_tmp, observe):
+    """Sacred's observer of files replaces the checksums of the sources by paths, for all that come later."""
+    observer = observe(Recording())
+    command("-F", "files", *RUN)
+    (start,) = observer.named("started_event")
+    assert {len(checksum) for _, checksum in start["ex_info"]["sources"]} == {32}
+
+
 def test_a_resumed_run_hands_over_its_files_once(in_tmp, monkeypatch, observe):
     observer = observe(Recording())
     with monkeypatch.context() as patch:
