@@ -25,7 +25,7 @@ from typing import Any
 
 with warnings.catch_warnings():  # Sacred imports the deprecated pkg_resources; its users cannot fix that
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    from sacred import SETTINGS, Experiment
+    from sacred import SETTINGS
     from sacred.run import Run
 
 from bbb import cli
@@ -39,7 +39,7 @@ NAMED = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml")) if path != D
 SETTINGS.CAPTURE_MODE = "sys"  # capturing file descriptors would swallow the progress bar
 SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes a second, each time
 
-ex = Experiment("bbb", save_git_info=cli.has_commit(), additional_cli_options=cli.sacred_options())
+ex = cli.ObservedExperiment("bbb", save_git_info=cli.has_commit(), additional_cli_options=cli.sacred_options())
 cli.set_up(ex)
 ex.add_config(str(DEFAULT))
 for config_name, config_path in NAMED.items():

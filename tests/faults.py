@@ -307,6 +307,27 @@ FAULTS = [
         "cli",
     ),
     Fault(
+        "a slow observer comes before our record",
+        "cli/recorder.py",
+        "priority=math.inf",
+        "priority=0",
+        "cli/test_observers.py",
+    ),
+    Fault(
+        "what an observer did not take is forgotten",
+        "cli/guarded.py",
+        "event, file = self._files[0]\n            getattr(observer, event)(**file)\n            del self._files[0]",
+        "event, file = self._files.pop(0)\n            getattr(observer, event)(**file)",
+        "cli/test_observers.py",
+    ),
+    Fault(
+        "a resumed run doubles its steps for TensorBoard",
+        "runs/tensorboard.py",
+        "if epoch.number > self.last.get(tag, 0):",
+        "if epoch.number > 0:",
+        "runs/test_tensorboard.py",
+    ),
+    Fault(
         "runs that differ are taken for the same",
         "studies/grid.py",
         'compared = sorted(set(KEYS) - {*FREE, "pretrained"})',

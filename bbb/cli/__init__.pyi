@@ -8,6 +8,7 @@ from .commands import print_config as print_config
 from .commands import reproduce as reproduce
 from .commands import run_grid as run_grid
 from .demo import demo as demo
+from .observers import ObservedExperiment as ObservedExperiment
 from .options import Options as Options
 from .options import sacred_options as sacred_options
 from .overview import list_runs as list_runs

@@ -7,7 +7,6 @@ writing (``resume=True`` and ``--resume``), and never part of a configuration.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from sacred.commandline_options import CLIOption, cli_option
@@ -35,13 +34,6 @@ _TAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runs": ("only the name of an experiment and json=", ()),
     "report": ("no words", ()),
     "demo": ("only pretrained= and data_dir=", ("pretrained", "data_dir")),
-}
-# Sacred's options that need packages which are not among the requirements: the modules, and the packages they are in.
-_NEEDS = {
-    "mongo_db": {"pymongo": "pymongo"},
-    "sql": {"sqlalchemy": "sqlalchemy"},
-    "tiny_db": {"tinydb": "tinydb", "tinydb_serialization": "tinydb-serialization", "hashfs": "hashfs"},
-    "s3": {"boto3": "boto3"},
 }
 
 
@@ -134,10 +126,6 @@ def check_options(given: Mapping[str, Any]) -> None:
     for option in sorted({option for options in OPTIONS.values() for option in options}):
         if given.get(f"--{option}") and option not in OPTIONS.get(command, ()):
             raise InputError(f"--{option}: is no option of {command}")
-    for option, needs in _NEEDS.items():
-        missing = [package for module, package in needs.items() if find_spec(module) is None]
-        if given.get(f"--{option}") and missing:
-            raise InputError(f"--{option}: needs what is not installed; run: pip install {' '.join(missing)}")
 
 
 def as_option(command: str, word: str) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ class Recorder(FileStorageObserver):
     """
 
     def __init__(self) -> None:
-        super().__init__(RESULTS)
+        super().__init__(RESULTS, priority=math.inf)  # type: ignore[arg-type]  # before any server that may be slow
         self._reset()
 
     def _reset(self) -> None:
@@ -95,6 +96,16 @@ class Recorder(FileStorageObserver):
             if self._metrics:
                 self.save_json(self._metrics, "metrics.json")
             super().heartbeat_event(*args, **kwargs)
+
+    def artifact_event(self, name: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """List a file that the run has made; it is copied if it does not lie in the run's folder."""
+        if not self._has_begun:
+            return
+        if Path(filename).resolve().parent != self._folder().resolve():
+            with writing(self._folder() / name):
+                super().artifact_event(name, filename)
+        elif self.run_entry is not None:
+            self.run_entry["artifacts"].append(name)  # written with the result
 
     def completed_event(self, *args: Any, **kwargs: Any) -> None:
         """Record the result, and only then remove the checkpoint."""

@@ -1,5 +1,6 @@
 """One training run from the command line: its folder, its record, its progress bar, and its end."""
 
+import mimetypes
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from sacred.run import Run
 from tqdm import tqdm
 
 from bbb import inference, runs, system
+from bbb.cli.guarded import Guarded
 from bbb.cli.options import Options
 from bbb.cli.recorder import Recorder
 from bbb.cli.signals import into_a_pipe, noticing_signals
@@ -46,6 +48,7 @@ def train(config: Mapping[str, Any], run: Run) -> dict[str, Any] | None:
         for line in runs.in_words(result):
             print(line)
         if recorder is not None and recorder.run_folder is not None:
+            _add_artifacts(run, recorder.run_folder)
             runs.publish(recorder.run_folder)
             print(f"files: {', '.join(runs.PUBLISHED)} and the record in {recorder.run_folder}")
             print("all runs: python experiment.py runs, or in the browser: python experiment.py report")
@@ -99,14 +102,26 @@ def _start(
     report = assembly.pretrained.report if assembly.pretrained is not None else ()
     if report:
         run.info["matches"] = list(report)
+    guarded = [observer for observer in run.observers if isinstance(observer, Guarded)]
+    for observer in guarded:
+        observer.begin()
     if recorder is not None:
         recorder.record(run.info)
     folder = opened.folder if opened is not None else None
+    for observer in guarded:
+        observer.folder = folder
     place = f", results in {folder}" if folder is not None else ""
     print(f"{settings.experiment_name}: {settings.dataset} on {device}{place}")
     for line in report:
         print(f"pretrained: {line}")
     return state, assembly, folder
+
+
+def _add_artifacts(run: Run, folder: Path) -> None:
+    """Hand the files of a completed run to all observers; our own record only lists them."""
+    for name in runs.PUBLISHED:
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"  # Sacred would guess, and print its guess
+        run.add_artifact(folder / name, content_type=kind)
 
 
 class Shown:
@@ -144,13 +159,8 @@ class Shown:
 
 def log(run: Run, epoch: "inference.Epoch") -> None:
     """Log an epoch's metrics with Sacred, as ``train.nll`` and so on."""
-    measured = {"train": ("nll", "kl", "elbo", "accuracy", "rmse"), "validation": ("accuracy", "rmse", "nll")}
-    for part, names in measured.items():
-        for name in names:
-            value = getattr(epoch, f"{part}_{name}")
-            if value is not None:
-                run.log_scalar(f"{part}.{name}", value, epoch.number)
-    run.log_scalar("train.seconds", epoch.seconds, epoch.number)
+    for name, value in runs.metrics(epoch).items():
+        run.log_scalar(name, value, epoch.number)
 
 
 @contextmanager

@@ -49,6 +49,7 @@ from .posterior import Prior as Prior
 from .posterior import load as load
 from .progress import describe as describe
 from .progress import load_progress as load_progress
+from .progress import metrics as metrics
 from .settings import KEYS as KEYS
 from .settings import RESULTS as RESULTS
 from .settings import Settings as Settings

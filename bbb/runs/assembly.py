@@ -52,6 +52,7 @@ from bbb.networks import (
 from bbb.runs.contents import checksum
 from bbb.runs.folders import ResultsError, find_weights
 from bbb.runs.settings import Settings
+from bbb.runs.tensorboard import check_tensorboard
 from bbb.system import DeviceError, memory
 
 _STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation", "source", "inflation")
@@ -184,6 +185,7 @@ def assemble(settings: Settings, device: torch.device, started_with: Mapping[str
         bbb.system.InputError: the data, the network or the pretrained weights cannot be used, or the memory is too
             small; the message says which, and what to do.
     """
+    check_tensorboard(settings)
     task = load_task(settings, device)
     hidden = [settings.num_hidden] * settings.num_layers
     num_outputs = _num_outputs(settings, task)

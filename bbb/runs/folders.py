@@ -26,7 +26,7 @@ CHECKPOINT = "checkpoint.pt"
 FINDINGS = "findings.json"
 RESUMABLE = "with resume=True goes on from the last checkpoint"  # what the command of a stopped run does
 PUBLISHED = ("log.txt", WEIGHTS, "training.png")
-_MAY_CHANGE = ("data_dir", "checkpoint_minutes")  # when a run is resumed
+_MAY_CHANGE = ("data_dir", "checkpoint_minutes", "tensorboard")  # when a run is resumed
 
 
 class ResultsError(InputError):
@@ -202,7 +202,7 @@ def find_unfinished(experiment: Path, config: Mapping[str, Any]) -> Path:
 
     Args:
         experiment: the experiment's folder.
-        config: the configuration of the run; ``data_dir`` and ``checkpoint_minutes`` may differ.
+        config: the configuration of the run; ``data_dir``, ``checkpoint_minutes`` and ``tensorboard`` may differ.
 
     Returns:
         The run's folder.

@@ -34,6 +34,7 @@ from bbb.runs.findings import find, write_findings
 from bbb.runs.folders import FINDINGS, RESUMABLE, WEIGHTS
 from bbb.runs.plotting import training_curves
 from bbb.runs.progress import Progress
+from bbb.runs.tensorboard import open_board
 from bbb.system import ALONE, Group, StoppedError, write_aside
 
 
@@ -135,17 +136,26 @@ def run(
         progress.restore(state)
     else:
         progress.save()
-    history = progress.train(on_epoch, stoppable(on_step))
-    if not is_first:
-        return None
-    count = _Count(_num_evaluated(assembly), on_test, should_stop, folder)
-    result, predicted = _evaluate(assembly, network, likelihood, prior, history, count)
-    if settings.prior == "posterior":
-        result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network, count))
-    if folder is not None:
-        _save_result(folder, assembly, network, likelihood, history, result)
-        found = find(network, likelihood, predicted.predictive, predicted.aleatoric, task.test, settings.classes)
-        write_findings(folder / FINDINGS, found)
+    with open_board(settings, folder, len(progress.history)) as board:
+
+        def after_epoch(epoch: Epoch) -> None:
+            on_epoch(epoch)
+            if board is not None:
+                board.epoch(epoch, network)
+
+        history = progress.train(after_epoch, stoppable(on_step))
+        if not is_first:
+            return None
+        count = _Count(_num_evaluated(assembly), on_test, should_stop, folder)
+        result, predicted = _evaluate(assembly, network, likelihood, prior, history, count)
+        if settings.prior == "posterior":
+            result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network, count))
+        if folder is not None:
+            _save_result(folder, assembly, network, likelihood, history, result)
+            found = find(network, likelihood, predicted.predictive, predicted.aleatoric, task.test, settings.classes)
+            write_findings(folder / FINDINGS, found)
+        if board is not None:
+            board.end(result.as_dict())
     return result
 
 

@@ -12,6 +12,7 @@ from bbb.system import InputError
 
 ALIASES: dict[str, str] = {"digits": "classes"}  # other names of keys
 _SINCE = {  # keys that older configurations do not hold, and what was done without them
+    "tensorboard": False,
     "network": "mlp",
     "deterministic": [],
     "normalization": "auto",

@@ -97,6 +97,14 @@ def load_progress(folder: Path | None, device: torch.device) -> dict[str, Any]:
     return state
 
 
+def metrics(epoch: Epoch) -> dict[str, float]:
+    """Name the metrics of an epoch as ``train.nll`` and so on, without those that do not apply."""
+    measured = {"train": ("nll", "kl", "elbo", "accuracy", "rmse"), "validation": ("accuracy", "rmse", "nll")}
+    named = {f"{part}.{name}": getattr(epoch, f"{part}_{name}") for part, names in measured.items() for name in names}
+    named["train.seconds"] = epoch.seconds
+    return {name: value for name, value in named.items() if value is not None}
+
+
 def describe(epoch: Epoch, num_epochs: int) -> str:
     """Format the metrics of an epoch as one line."""
     train = _score(epoch.train_accuracy, epoch.train_rmse)

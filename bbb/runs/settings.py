@@ -92,6 +92,7 @@ class Settings:
             "only digits, is '..' or 'latest', or starts with '_'"
         ),
     ]
+    tensorboard: Annotated[bool, Field(description="True or False")]
     dataset: Annotated[
         str,
         Field(

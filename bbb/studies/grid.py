@@ -27,7 +27,7 @@ from bbb.runs import (
 from bbb.system import InputError
 
 # Keys that do not change what is computed: where it is written and read, how often it is saved, and on what it runs.
-FREE = ("experiment_name", "data_dir", "checkpoint_minutes", "num_threads", "device")
+FREE = ("experiment_name", "data_dir", "checkpoint_minutes", "tensorboard", "num_threads", "device")
 
 
 class GridError(InputError):

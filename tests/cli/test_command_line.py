@@ -77,7 +77,13 @@ except SystemExit:
 print("torch" in sys.modules, file=sys.stderr)
 """
 LIGHT = [["help"], ["--help"], ["help", "grid"], ["print_config", "with", "best"], ["print_named_configs"]]
-LIGHT += [["with", "lrr=1"], ["with", "lr=-1"], ["with", "blundel"], ["with", "blundell", "resume=abc"], ["-m", "db"]]
+LIGHT += [
+    ["with", "lrr=1"],
+    ["with", "lr=-1"],
+    ["with", "blundel"],
+    ["with", "blundell", "resume=abc"],
+    ["-m", "a:b:c"],
+]
 LIGHT += [["grid", "with", "blundell", "grid={'lrr': [1]}"], ["figures", "with", "best"]]
 LIGHT += [["demo"], ["demo", "with", "best"], ["demo", "with", "pretrained=3"]]
 LIGHT += [["runs"], ["runs", "--json"], ["report"]]

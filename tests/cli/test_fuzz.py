@@ -67,6 +67,7 @@ GOOD = {  # values that are allowed and cheap
     "start": ["prior", "narrow", "random"],
     "resume": ["False", "false", "True"],
     "checkpoint_minutes": ["1.0e-6", "5"],
+    "tensorboard": ["False", "true"],
     "device": ["auto", "cpu"],
     "seed": ["0", "1", "4294967295"],
     "num_threads": ["1"],

@@ -115,7 +115,7 @@ def test_an_option_that_will_not_do_gets_one_line_and_leaves_nothing(in_tmp, cap
 def test_an_option_without_its_package_gets_one_line_and_leaves_nothing(in_tmp, capsys, monkeypatch, words, line):
     find = importlib.util.find_spec
     absent = ("pymongo", "sqlalchemy", "tinydb", "tinydb_serialization", "hashfs", "boto3")
-    monkeypatch.setattr("bbb.cli.options.find_spec", lambda name: None if name in absent else find(name))
+    monkeypatch.setattr("bbb.cli.observers.find_spec", lambda name: None if name in absent else find(name))
     for given in (["print_config", *words], [*words, "with", "blundell", *SMALL], ["with", "blundell", *SMALL, *words]):
         assert refused(capsys, *given) == [f"error: {line}"]
     assert list(in_tmp.iterdir()) == []
