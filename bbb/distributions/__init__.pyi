@@ -9,6 +9,7 @@ from .flowed import num_flow_parameters as num_flow_parameters
 from .gaussian import Gaussian as Gaussian
 from .independent import Independent as Independent
 from .independent import join as join
+from .independent import mean_and_std as mean_and_std
 from .kl import draw_with_kl as draw_with_kl
 from .kl import kl_divergence as kl_divergence
 from .kl_in_place import DrawnKL as DrawnKL

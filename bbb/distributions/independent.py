@@ -66,3 +66,18 @@ def _join_gaussians(first: Gaussian, second: Gaussian) -> Gaussian:
         [getattr(part, name).detach().expand(part.shape) for part in (first, second)] for name in ("mean", "log_std")
     )
     return Gaussian(torch.cat(means, dim=-1), torch.cat(log_stds, dim=-1))
+
+
+def mean_and_std(distribution: WeightDistribution) -> tuple[Tensor, Tensor]:
+    """Read the mean and the standard deviation of each weight, ``(D,)`` or ``(R, D)``; with flows, of their base.
+
+    Raises:
+        TypeError: the distribution is not made of Gaussians.
+    """
+    if isinstance(distribution, Independent):
+        means, stds = zip(*map(mean_and_std, distribution.part_list), strict=True)
+        return torch.cat(means, dim=-1), torch.cat(stds, dim=-1)
+    base = distribution.base if isinstance(distribution, FlowedGaussian) else distribution
+    if not isinstance(base, Gaussian):
+        raise TypeError(f"a {type(base).__name__} has no mean and standard deviation of each weight")
+    return base.mean.detach().expand(base.shape), base.log_std.detach().exp().expand(base.shape)

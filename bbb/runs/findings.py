@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bbb.data import Split
-from bbb.distributions import FlowedGaussian, Gaussian, Independent, WeightDistribution
+from bbb.distributions import mean_and_std
 from bbb.inference import GaussianNoise, Likelihood, entropy, reliability
 from bbb.networks import BayesianNetwork
 from bbb.runs.pictures import worst
@@ -125,16 +125,9 @@ def of_numbers(means: Tensor, test: Split, likelihood: GaussianNoise) -> dict[st
 def signal_to_noise(network: BayesianNetwork) -> list[dict[str, Any]]:
     """Count the weights of each layer by log10 of |mean| / std, kernel and bias together; with flows, of the base.
 
-    Blundell et al. 2015, section 5.2 (arXiv 1505.05424), prune by it. Replicas are counted together. A posterior that
-    has no such numbers gives an empty list.
+    Blundell et al. 2015, section 5.2 (arXiv 1505.05424), prune by it. Replicas are counted together.
     """
-    base = _gaussians(network.posterior)
-    if not base:
-        return []
-    mean, std = (
-        torch.cat([value.expand(part.shape).reshape(-1, part.dim) for part, value in values], dim=-1)
-        for values in ([(part, part.mean) for part in base], [(part, part.log_std.exp()) for part in base])
-    )
+    mean, std = (values.reshape(-1, network.posterior.dim) for values in mean_and_std(network.posterior))
     signal = (mean.abs() / std).clamp(min=1e-12).log10()
     layers = []
     for name, tensors in zip(network.architecture.names, network.layers(signal), strict=True):
@@ -153,18 +146,6 @@ def signal_to_noise(network: BayesianNetwork) -> list[dict[str, Any]]:
 def write_findings(path: Path, found: dict[str, Any]) -> None:
     """Write what was found, in as few bytes as it takes."""
     write_aside(path, json.dumps(found, separators=(",", ":"), allow_nan=False).encode())
-
-
-def _gaussians(posterior: WeightDistribution) -> list[Gaussian]:
-    """The Gaussians that a posterior consists of, in the order of the flat vector; none if it has others too."""
-    if isinstance(posterior, Gaussian):
-        return [posterior]
-    if isinstance(posterior, FlowedGaussian):
-        return [posterior.base]
-    if isinstance(posterior, Independent):
-        parts = [_gaussians(part) for part in posterior.part_list]
-        return [gaussian for part in parts for gaussian in part] if all(parts) else []
-    return []
 
 
 def _confusion(counts: Tensor) -> dict[str, Any]:

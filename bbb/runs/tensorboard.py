@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bbb.distributions import FlowedGaussian, Gaussian, Independent, WeightDistribution
+from bbb.distributions import mean_and_std
 from bbb.inference import Epoch
 from bbb.networks import BayesianNetwork, layer_dims
 from bbb.runs.plain import SettingsError
@@ -126,21 +126,11 @@ def posterior_parts(network: BayesianNetwork) -> dict[str, Tensor]:
     """
     architecture = network.architecture
     parts: dict[str, Tensor] = {}
-    for kind, values in zip(("mean", "std"), _mean_and_std(network.posterior), strict=True):
-        layers = values.detach().split(layer_dims(architecture.layers), dim=-1)
+    for kind, values in zip(("mean", "std"), mean_and_std(network.posterior), strict=True):
+        layers = values.split(layer_dims(architecture.layers), dim=-1)
         named = zip(architecture.names, layers, strict=True)
         parts |= {f"{kind}/{name}": _thinned(part.flatten()) for name, part in named}
     return parts
-
-
-def _mean_and_std(posterior: WeightDistribution) -> tuple[Tensor, Tensor]:
-    if isinstance(posterior, Independent):
-        means, stds = zip(*(_mean_and_std(part) for part in posterior.part_list), strict=True)
-        return torch.cat(means, dim=-1), torch.cat(stds, dim=-1)
-    base = posterior.base if isinstance(posterior, FlowedGaussian) else posterior
-    if not isinstance(base, Gaussian):
-        raise TypeError(f"a {type(base).__name__} has no mean and standard deviation of each weight")
-    return base.mean.expand(base.shape), base.log_std.exp().expand(base.shape)
 
 
 def _thinned(values: Tensor) -> Tensor:

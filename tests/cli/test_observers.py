@@ -95,7 +95,7 @@ def test_observers_of_the_command_line_receive_all_that_ours_records(in_tmp, cap
     ours = read(OURS / "run.json")
     assert ours["artifacts"] == ARTIFACTS
     assert {path.name for path in OURS.iterdir()} == {
-        *("run.json", "config.json", "metrics.json", "cout.txt"),
+        *("run.json", "config.json", "metrics.json", "cout.txt", "findings.json"),
         *ARTIFACTS,
     }
     theirs = read("files/1/run.json")
