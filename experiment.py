@@ -12,6 +12,7 @@ Examples:
   python experiment.py grid with blundell grid="{'lr': [0.001, 0.003], 'seed': [1, 2, 3]}"
   python experiment.py reproduce                         every figure of the documentation; fast=True at toy size
   python experiment.py demo with pretrained=best         a page: draw a digit, see what the posterior makes of it
+  python experiment.py prune with pretrained=best        the scores without 50 to 99 % of the weights
 
 Named configurations are files in configs/; results go to results/<experiment_name>/.
 """
@@ -95,6 +96,13 @@ def demo(_config: dict[str, Any]) -> None:
     """Write results/demo.html, a page to draw digits on; pretrained=NAME, or [NAME, NAME], names the posteriors."""
     with refusing_bad_input():
         cli.demo(_config)
+
+
+@ex.command(unobserved=True)
+def prune(_config: dict[str, Any], _run: Run) -> None:
+    """Print the test scores without up to 99 % of the weights; pretrained=NAME; share=0.95 writes what is left."""
+    with refusing_bad_input():
+        cli.prune(_config, cli.Options.of(_run))
 
 
 def command_line(argv: list[str]) -> None:

@@ -10,4 +10,5 @@ from .commands import run_grid as run_grid
 from .demo import demo as demo
 from .options import Options as Options
 from .options import sacred_options as sacred_options
+from .prune import prune as prune
 from .session import train as train

@@ -24,9 +24,15 @@ OPTIONS = {
     "reproduce": ("fast", "scheduler"),
     "figures": ("fast",),
     "demo": (),
+    "prune": ("share",),
 }
 # Commands that take these keys of the configuration, and no others.
-KEYS_OF = {"reproduce": (), "figures": (), "demo": ("pretrained", "data_dir")}
+KEYS_OF = {
+    "reproduce": (),
+    "figures": (),
+    "demo": ("pretrained", "data_dir"),
+    "prune": ("pretrained", "network", "data_dir", "device"),
+}
 # Sacred's options that need packages which are not among the requirements: the modules, and the packages they are in.
 _NEEDS = {
     "mongo_db": {"pymongo": "pymongo"},
@@ -45,12 +51,14 @@ class Options:
         fast: at toy size.
         grid: keys with lists of values.
         scheduler: the address of a Dask scheduler.
+        share: of the weights, to remove.
     """
 
     resume: bool = False
     fast: bool = False
     grid: dict[str, list[Any]] | None = None
     scheduler: str | None = None
+    share: float | None = None
 
     @classmethod
     def of(cls, run: Run) -> "Options":
@@ -66,11 +74,13 @@ class Options:
         scheduler = given.get("--scheduler")
         if scheduler is not None:
             _check_address(str(scheduler))
+        share = given.get("--share")
         return cls(
             resume=bool(given.get("--resume")),
             fast=bool(given.get("--fast")),
             grid=check_grid(grid) if grid is not None else None,
             scheduler=scheduler,
+            share=_check_share(str(share)) if share is not None else None,
         )
 
 
@@ -93,7 +103,11 @@ def sacred_options() -> list[CLIOption]:
     def scheduler(args: str, run: Run) -> None:
         """Set the address of a Dask scheduler (grid, reproduce)."""
 
-    return [resume, fast, grid, scheduler]
+    @cli_option("-k", "--share")
+    def share(args: str, run: Run) -> None:
+        """Write the posterior without this share of its weights, 0.95 for example (prune)."""
+
+    return [resume, fast, grid, scheduler, share]
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -143,6 +157,8 @@ def as_option(command: str, word: str) -> list[str] | None:
         return [f"--{key}"] if value else []
     if key == "grid":
         check_grid(value)
+    elif key == "share":
+        _check_share(text)
     else:
         _check_address(text)
     return [f"--{key}={text}"]
@@ -151,3 +167,13 @@ def as_option(command: str, word: str) -> list[str] | None:
 def _check_address(text: str) -> None:
     if not re.fullmatch(r"\w+://\S+:\d+", text):
         raise InputError(f"scheduler={text}: must be the address of a Dask scheduler, as in tcp://host:8786")
+
+
+def _check_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 1.0:
+        raise InputError(f"share={text}: must be a number of at least 0 and less than 1, as in share=0.95")
+    return share

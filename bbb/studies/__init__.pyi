@@ -11,6 +11,8 @@ from .grid import expand as expand
 from .grid import find_completed as find_completed
 from .grid import folder_of as folder_of
 from .grid import in_order as in_order
+from .pruning import PrunedFile as PrunedFile
+from .pruning import PruningStudy as PruningStudy
 from .reproduction import Plot as Plot
 from .reproduction import draw as draw
 from .reproduction import figures_folder as figures_folder
