@@ -1,5 +1,6 @@
 """Pruning: which weights a Gaussian needs least, and the distribution without them."""
 
+import copy
 from typing import Self
 
 import torch
@@ -76,14 +77,18 @@ class Pruned(WeightDistribution):
 
     def widened(self, inflation: float = 1.0, floor: float = 0.0) -> Self:
         """Copy with larger variances of the kept weights; removed weights stay at zero, also under a floor."""
-        return type(self)(self.base.widened(inflation, floor), self.kept.clone())
+        prior = self.frozen()
+        prior.base = self.base.widened(inflation, floor)
+        return prior
 
     def narrowed(self, max_std: float) -> Self:
-        return type(self)(self.base.narrowed(max_std), self.kept.clone())
+        narrow = copy.deepcopy(self)
+        narrow.base = self.base.narrowed(max_std)
+        return narrow
 
-    def split(self, num_first: int) -> tuple["Pruned", "Pruned"]:
+    def split(self, num_first: int) -> tuple[WeightDistribution, WeightDistribution]:
         if not isinstance(self.base, Gaussian):
-            raise ValueError(f"num_first={num_first}: a pruned {type(self.base).__name__} cannot be split")
+            return super().split(num_first)
         first, rest = self.base.split(int(self.kept[:num_first].sum()))
         return Pruned(first, self.kept[:num_first].clone()), Pruned(rest, self.kept[num_first:].clone())
 

@@ -22,6 +22,7 @@ from bbb.system import write_aside
 SHARES = (0.0, 0.5, 0.75, 0.95, 0.98, 0.99)  # of the weights of the kernels; the paper's table 2
 DECIBEL = 20.0 / math.log(10.0)  # of a ratio of amplitudes, for one nat
 NUM_BINS = 80
+LEFT_OUT = 0.001  # of the signal-to-noise ratios: the lowest, of means that are zero by chance
 _NOT_ABOUT = ("likelihood", "num_replicas", "flow", "num_flows")  # what reading a file adds
 
 
@@ -107,13 +108,13 @@ class PruningStudy:
 
     def record(self) -> dict[str, Any]:
         """Collect what the study found; ``figure`` is all that its figure shows."""
-        noise = log_signal_to_noise(self._whole)[self._kernels]
-        decibels = DECIBEL * noise[noise.isfinite()]
+        ratios = log_signal_to_noise(self._whole)[self._kernels]
+        decibels = DECIBEL * ratios[ratios.isfinite()].sort().values
         draw, _ = self._whole.rsample_and_log_prob(1, torch.Generator(self.retest.device).manual_seed(0))
         weights = {"means": self._whole.centre[self._kernels], "a draw": draw[0, self._kernels]}
         most = float(max(values.abs().max() for values in weights.values()))
         main = "rmse" if "rmse" in self.rows[0] else "error"
-        cuts = {f"{row['share']:g}": self._cut(noise, row["num_kept"]) for row in self.rows}
+        cuts = {f"{row['share']:g}": self._cut(ratios, row["num_kept"]) for row in self.rows}
         return {
             "pretrained": self.name,
             "num_weights": self.num_weights,
@@ -125,7 +126,9 @@ class PruningStudy:
                 "scores": [row[main] for row in self.rows],
                 "score": "RMSE" if main == "rmse" else "test error (%)",
                 "weights": {name: _histogram(values, -most, most) for name, values in weights.items()},
-                "signal_to_noise": _histogram(decibels, float(decibels.min()), float(decibels.max())),
+                "signal_to_noise": _histogram(
+                    decibels, float(decibels[int(LEFT_OUT * len(decibels))]), float(decibels[-1])
+                ),
                 "cuts": {share: cut for share, cut in cuts.items() if cut is not None},
                 "title": f"{self.name}: {self.num_weights:,} weights, pruned by |mean| / std",
             },

@@ -26,7 +26,7 @@ def pruning_figure(
         score: what they are.
         weights: histograms by name: ``first`` edge, ``width`` of a bin, and ``shares`` in %.
         signal_to_noise: a histogram, in dB.
-        cuts: the lowest ratio that is kept, in dB, by the share removed.
+        cuts: the lowest ratio that is kept, in dB, by the share removed: a line each.
         title: what is shown.
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
@@ -43,8 +43,9 @@ def pruning_figure(
     _draw(of_ratio, signal_to_noise, None, TRAIN)
     for share, cut in cuts.items():
         of_ratio.axvline(cut, color=VALIDATION, linewidth=1)
-        of_ratio.annotate(f" {100 * float(share):g}", (cut, 1.0), xycoords=("data", "axes fraction"), fontsize=7)
-    of_ratio.set(xlabel="20 log10(|mean| / std) (dB); lines: cuts at % removed", ylabel="share of the weights (%)")
+        place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top", "fontsize": 7}
+        of_ratio.annotate(f"{100 * float(share):g} %", (cut, 0.99), **place)
+    of_ratio.set(xlabel="20 log10(|mean| / std) (dB)", ylabel="share of the weights (%)")
     style(by_share, of_weights, of_ratio)
     figure.suptitle(title)
     return figure

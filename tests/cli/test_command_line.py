@@ -80,6 +80,7 @@ LIGHT = [["help"], ["--help"], ["help", "grid"], ["print_config", "with", "best"
 LIGHT += [["with", "lrr=1"], ["with", "lr=-1"], ["with", "blundel"], ["with", "blundell", "resume=abc"], ["-m", "db"]]
 LIGHT += [["grid", "with", "blundell", "grid={'lrr': [1]}"], ["figures", "with", "best"]]
 LIGHT += [["demo"], ["demo", "with", "best"], ["demo", "with", "pretrained=3"]]
+LIGHT += [["prune"], ["prune", "with", "best"], ["prune", "with", "pretrained=3"], ["prune", "with", "share=2"]]
 
 
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)

@@ -263,7 +263,7 @@ def test_nothing_to_resume_is_refused(in_tmp, capsys):
 DOCUMENTED = [
     shlex.split(line)[2:]
     for line in documented_commands("experiment.py")
-    if not re.search(r"experiment\.py (grid|reproduce|figures|demo)\b", line)  # test_cluster.py and others
+    if not re.search(r"experiment\.py (grid|reproduce|figures|demo|prune)\b", line)  # test_cluster.py and others
 ]
 
 
