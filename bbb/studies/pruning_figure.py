@@ -41,10 +41,10 @@ def pruning_figure(
     of_weights.set(xlabel="weight", ylabel="share of the weights (%)", yscale="log")
     of_weights.legend(frameon=False)
     _draw(of_ratio, signal_to_noise, None, TRAIN)
-    for share, cut in cuts.items():
+    for i, (share, cut) in enumerate(cuts.items()):
         of_ratio.axvline(cut, color=VALIDATION, linewidth=1)
         place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top", "fontsize": 7}
-        of_ratio.annotate(f"{100 * float(share):g} %", (cut, 0.99), **place)
+        of_ratio.annotate(f"{100 * float(share):g} %", (cut, 0.99 - 0.08 * i), **place)  # each below the last
     of_ratio.set(xlabel="20 log10(|mean| / std) (dB)", ylabel="share of the weights (%)")
     style(by_share, of_weights, of_ratio)
     figure.suptitle(title)
