@@ -14,6 +14,7 @@ Examples:
   python experiment.py report                            the same in the browser, with curves: results/report.html
   python experiment.py reproduce                         every figure of the documentation; fast=True at toy size
   python experiment.py demo with pretrained=best         a page: draw a digit, see what the posterior makes of it
+  python experiment.py prune with pretrained=best        the scores without 50 to 99 % of the weights
 
 Named configurations are files in configs/; results go to results/<experiment_name>/.
 """
@@ -111,6 +112,13 @@ def report() -> None:
     """Write all runs as one page that opens in a browser, results/report.html."""
     with refusing_bad_input():
         cli.write_report(CONFIGS)
+
+
+@ex.command(unobserved=True)
+def prune(_config: dict[str, Any], _run: Run) -> None:
+    """Print the test scores without up to 99 % of the weights; pretrained=NAME; share=0.95 writes what is left."""
+    with refusing_bad_input():
+        cli.prune(_config, cli.Options.of(_run))
 
 
 def command_line(argv: list[str]) -> None:

@@ -25,6 +25,7 @@ OPTIONS = {
     "runs": ("json", "experiment"),
     "report": (),
     "demo": (),
+    "prune": ("share",),
 }
 _FLAGS = ("fast", "resume", "json")  # options that are True or False
 # Commands that take no configuration: what they take, in words, and the keys of the configuration among that.
@@ -34,6 +35,10 @@ _TAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "runs": ("only the name of an experiment and json=", ()),
     "report": ("no words", ()),
     "demo": ("only pretrained= and data_dir=", ("pretrained", "data_dir")),
+    "prune": (
+        "only share= and pretrained= and network= and data_dir= and device=",
+        ("pretrained", "network", "data_dir", "device"),
+    ),
 }
 
 
@@ -48,6 +53,7 @@ class Options:
         scheduler: the address of a Dask scheduler.
         json: print what machines read.
         experiment: the name of the only experiment to show.
+        share: of the weights, to remove.
     """
 
     resume: bool = False
@@ -56,6 +62,7 @@ class Options:
     scheduler: str | None = None
     json: bool = False
     experiment: str | None = None
+    share: float | None = None
 
     @classmethod
     def of(cls, run: Run) -> "Options":
@@ -71,6 +78,7 @@ class Options:
         scheduler = given.get("--scheduler")
         if scheduler is not None:
             _check_address(str(scheduler))
+        share = given.get("--share")
         return cls(
             resume=bool(given.get("--resume")),
             fast=bool(given.get("--fast")),
@@ -78,6 +86,7 @@ class Options:
             scheduler=scheduler,
             json=bool(given.get("--json")),
             experiment=given.get("--experiment"),
+            share=_check_share(str(share)) if share is not None else None,
         )
 
 
@@ -108,7 +117,11 @@ def sacred_options() -> list[CLIOption]:
     def experiment(args: str, run: Run) -> None:
         """Show the runs of one experiment alone (runs)."""
 
-    return [resume, fast, grid, scheduler, json, experiment]
+    @cli_option("-k", "--share")
+    def share(args: str, run: Run) -> None:
+        """Write the posterior without this share of its weights, 0.95 for example (prune)."""
+
+    return [resume, fast, grid, scheduler, json, experiment, share]
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -157,6 +170,8 @@ def as_option(command: str, word: str) -> list[str] | None:
         return [f"--{key}"] if value else []
     if key == "grid":
         check_grid(value)
+    elif key == "share":
+        _check_share(text)
     elif key == "scheduler":
         _check_address(text)
     return [f"--{key}={text}"]
@@ -165,3 +180,13 @@ def as_option(command: str, word: str) -> list[str] | None:
 def _check_address(text: str) -> None:
     if not re.fullmatch(r"\w+://\S+:\d+", text):
         raise InputError(f"scheduler={text}: must be the address of a Dask scheduler, as in tcp://host:8786")
+
+
+def _check_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 1.0:
+        raise InputError(f"share={text}: must be a number of at least 0 and less than 1, as in share=0.95")
+    return share

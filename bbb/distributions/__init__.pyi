@@ -23,4 +23,7 @@ from .planar import Flow as Flow
 from .planar import PlanarFlow as PlanarFlow
 from .priors import gaussian_prior as gaussian_prior
 from .priors import scale_mixture_prior as scale_mixture_prior
+from .pruned import Pruned as Pruned
+from .pruned import log_signal_to_noise as log_signal_to_noise
+from .pruned import prune as prune
 from .scale_mixture import ScaleMixture as ScaleMixture

@@ -11,6 +11,7 @@ from bbb.distributions.base import WeightDistribution
 from bbb.distributions.flowed import FlowedGaussian
 from bbb.distributions.gaussian import Gaussian
 from bbb.distributions.noise import NoiseSource
+from bbb.distributions.pruned import Pruned
 
 
 class Independent(WeightDistribution):
@@ -51,14 +52,25 @@ class Independent(WeightDistribution):
 def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistribution:
     """Join copies of independent distributions over consecutive weights.
 
-    Two Gaussians make one Gaussian, whose KL has a closed form. Two flowed Gaussians make one flowed Gaussian.
+    Two Gaussians make one Gaussian, whose KL has a closed form. Two flowed Gaussians make one flowed Gaussian. Two
+    Gaussians of which one is pruned, or both, make one that is pruned.
     """
     if isinstance(first, Gaussian) and isinstance(second, Gaussian):
         return _join_gaussians(first, second)
     if isinstance(first, FlowedGaussian) and isinstance(second, FlowedGaussian):
         flows = copy.deepcopy([*first.flow_list, *second.flow_list])
         return FlowedGaussian(_join_gaussians(first.base, second.base), flows, first.dims + second.dims)
+    if isinstance(first, Pruned) or isinstance(second, Pruned):
+        bases, masks = zip(*map(_base_and_mask, (first, second)), strict=True)
+        if all(isinstance(base, Gaussian) for base in bases):
+            return Pruned(_join_gaussians(*bases), torch.cat(masks))
     return Independent(copy.deepcopy([first, second]))
+
+
+def _base_and_mask(part: WeightDistribution) -> tuple[WeightDistribution, Tensor]:
+    if isinstance(part, Pruned):
+        return part.base, part.kept
+    return part, torch.ones(part.dim, dtype=torch.bool, device=part.device)
 
 
 def _join_gaussians(first: Gaussian, second: Gaussian) -> Gaussian:
@@ -69,15 +81,18 @@ def _join_gaussians(first: Gaussian, second: Gaussian) -> Gaussian:
 
 
 def mean_and_std(distribution: WeightDistribution) -> tuple[Tensor, Tensor]:
-    """Read the mean and the standard deviation of each weight, ``(D,)`` or ``(R, D)``; with flows, of their base.
+    """Read mean and standard deviation of each weight, ``(D,)`` or ``(R, D)``: with flows of their base, 0 if removed.
 
     Raises:
-        TypeError: the distribution is not made of Gaussians.
+        ValueError: the distribution is not made of Gaussians.
     """
     if isinstance(distribution, Independent):
         means, stds = zip(*map(mean_and_std, distribution.part_list), strict=True)
         return torch.cat(means, dim=-1), torch.cat(stds, dim=-1)
+    if isinstance(distribution, Pruned):
+        mean, std = mean_and_std(distribution.base)
+        return distribution.spread(mean), distribution.spread(std)
     base = distribution.base if isinstance(distribution, FlowedGaussian) else distribution
     if not isinstance(base, Gaussian):
-        raise TypeError(f"a {type(base).__name__} has no mean and standard deviation of each weight")
+        raise ValueError(f"a {type(base).__name__} has no standard deviation for each weight")
     return base.mean.detach().expand(base.shape), base.log_std.detach().exp().expand(base.shape)

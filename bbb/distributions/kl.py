@@ -20,6 +20,7 @@ from torch import Tensor
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.gaussian import Gaussian, log_prob_of_noise, over_draws, scale_noise_, total
 from bbb.distributions.noise import NoiseSource, normal
+from bbb.distributions.pruned import Pruned
 from bbb.distributions.scale_mixture import ScaleMixture, log_prob_and_wide, precision_times
 
 
@@ -39,8 +40,14 @@ def kl_divergence(
         noise: source of the fresh draw.
 
     Returns:
-        A scalar, or ``(R,)`` where the posterior stands for R replicas, in nats.
+        A scalar, or ``(R,)`` where the posterior stands for R replicas, in nats. Of pruned distributions it is that of
+        the kept weights, and infinite if the two do not keep the same.
     """
+    if isinstance(posterior, Pruned):
+        if not isinstance(prior, Pruned) or not posterior.has_the_support_of(prior):
+            return torch.full((), torch.inf, dtype=posterior.dtype, device=posterior.device)
+        own = None if draws is None else (draws[0].index_select(-1, posterior.index), draws[1])
+        return kl_divergence(posterior.base, prior.base, own, posterior.own_noise(noise))
     if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian):
         return posterior.kl_divergence(prior)
     w, log_q = draws if draws is not None else posterior.rsample_and_log_prob(1, noise)
@@ -61,6 +68,9 @@ def draw_with_kl(
     Returns:
         Weights ``(S, D)`` and the KL, a scalar, in nats; ``(S, R, D)`` and ``(R,)`` for R replicas.
     """
+    if isinstance(posterior, Pruned) and isinstance(prior, Pruned) and posterior.has_the_support_of(prior):
+        w, kl = draw_with_kl(posterior.base, prior.base, num_samples, posterior.own_noise(noise))
+        return posterior.spread(w), kl
     if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian | ScaleMixture) and _is_full(posterior):
         return fused_draw_with_kl(posterior, prior, num_samples, noise)
     draws = posterior.rsample_and_log_prob(num_samples, noise)

@@ -99,7 +99,31 @@ class Stacked:
         return torch.stack([table.normal((num_samples, *rest)) for table in self.tables], dim=1)
 
 
-NoiseSource = torch.Generator | NoiseTable | Stacked | None
+class Selected:
+    """The noise of some of D weights, read together with that of the others.
+
+    Args:
+        source: of the noise of all D weights.
+        dim: D.
+        index: of the K weights, ``(K,)``.
+    """
+
+    def __init__(self, source: "NoiseSource", dim: int, index: Tensor) -> None:
+        self.source, self.dim, self.index = source, dim, index
+
+    def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Draw noise ``(..., K)``.
+
+        Raises:
+            ValueError: the shape does not end in K.
+        """
+        *draws, num = shape
+        if num != len(self.index):
+            raise ValueError(f"shape={tuple(shape)}: must end in {len(self.index)}, the number of selected weights")
+        return normal((*draws, self.dim), like, self.source).index_select(-1, self.index)
+
+
+NoiseSource = torch.Generator | NoiseTable | Stacked | Selected | None
 
 
 def normal(shape: Sequence[int], like: Tensor, source: NoiseSource) -> Tensor:
@@ -108,8 +132,10 @@ def normal(shape: Sequence[int], like: Tensor, source: NoiseSource) -> Tensor:
     Args:
         shape: of the noise.
         like: a tensor of the wanted type and device.
-        source: a generator on that device, a table, or None for PyTorch's own generator.
+        source: a generator on that device, a table, a part of either, or None for PyTorch's own generator.
     """
+    if isinstance(source, Selected):
+        return source.normal(shape, like)
     if isinstance(source, NoiseTable | Stacked):
         return source.normal(shape).to(like.dtype)
     return torch.empty(*shape, dtype=like.dtype, device=like.device).normal_(generator=source)

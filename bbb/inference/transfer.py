@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bbb.data import Split
-from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution, join
+from bbb.distributions import FlowedGaussian, Gaussian, Pruned, WeightDistribution, join
 from bbb.inference.choices import Start
 from bbb.inference.likelihood import Categorical, Likelihood
 from bbb.inference.predictive import OnImages, ignore, predict
@@ -68,7 +68,7 @@ def prepare(
         prior = join(hidden, head_prior).requires_grad_(False)
         posterior = join(hidden, _at_zero(fresh.split_head()[1]))
     if start == "random":
-        return fresh, prior
+        return _with_the_support_of(prior, fresh), prior
     if start == "narrow":
         posterior = posterior.narrowed(max_std)
     return fresh.with_posterior(posterior.requires_grad_(True)), prior
@@ -149,6 +149,13 @@ def source_error(
         combined.fixed.load_state_dict(network.fixed.state_dict())
     log_probs = predict(combined, likelihood, test.images, num_samples, generator, on_images)
     return error_rate(log_probs, test.labels)
+
+
+def _with_the_support_of(prior: WeightDistribution, fresh: BayesianNetwork) -> BayesianNetwork:
+    """Remove the weights that a pruned prior has removed: else the KL would be infinite."""
+    if isinstance(prior, Pruned) and isinstance(fresh.posterior, Gaussian):
+        return fresh.with_posterior(Pruned.of(fresh.posterior, prior.kept))
+    return fresh
 
 
 def _at_zero(head: WeightDistribution) -> WeightDistribution:

@@ -9,6 +9,7 @@ from .layers import Dense as Dense
 from .layers import Layer as Layer
 from .layers import LayerWeights as LayerWeights
 from .layers import Shape as Shape
+from .layout import kernel_mask as kernel_mask
 from .layout import layer_dims as layer_dims
 from .layout import num_weights as num_weights
 from .layout import unflatten as unflatten
@@ -24,6 +25,9 @@ from .network import initial_network as initial_network
 from .network import num_hidden_weights as num_hidden_weights
 from .pretrained import PretrainedMean as PretrainedMean
 from .pretrained import load_pretrained as load_pretrained
+from .pruning import PruningError as PruningError
+from .pruning import check_prunable as check_prunable
+from .pruning import pruned_network as pruned_network
 from .weights_file import WeightsError as WeightsError
 from .weights_file import load_weights as load_weights
 from .weights_file import read_about as read_about

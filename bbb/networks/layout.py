@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from bbb.networks.layers import Layer, LayerWeights
@@ -16,6 +17,15 @@ def layer_dims(layers: Sequence[Layer]) -> list[int]:
 def num_weights(layers: Sequence[Layer]) -> int:
     """Count the weights and biases of a network with these layers."""
     return sum(layer_dims(layers))
+
+
+def kernel_mask(layers: Sequence[Layer]) -> Tensor:
+    """Tell which weights of the flat vector belong to kernels, ``(D,)`` of bool; the others are biases."""
+    masks = []
+    for layer in layers:
+        num_kernel = math.prod(layer.shape)
+        masks.append(torch.arange(layer.dim) < num_kernel)
+    return torch.cat(masks)
 
 
 def unflatten(w: Tensor, layers: Sequence[Layer]) -> list[LayerWeights]:

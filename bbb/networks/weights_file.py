@@ -16,8 +16,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bbb.data import Normalization
-from bbb.distributions import FLOWS, FlowName, flows_of, num_flow_parameters
+from bbb.distributions import FLOWS, FlowName, Gaussian, Pruned, WeightDistribution, flows_of, num_flow_parameters
 from bbb.networks.architecture import Architecture
+from bbb.networks.bits import BITS, pack, unpack
 from bbb.networks.build import build
 from bbb.networks.layers import Shape
 from bbb.networks.layout import num_weights
@@ -29,6 +30,9 @@ from bbb.system import InputError, write_aside
 
 FORMAT = "bbb-weights-2"  # an MLP on pixels
 FORMAT_3 = "bbb-weights-3"  # any network
+FORMAT_4 = "bbb-weights-4"  # any network, pruned: a bit for each weight, and the parameters of those that are kept
+FORMATS = (FORMAT, FORMAT_3, FORMAT_4)
+KEPT = "kept"  # the tensor of the bits
 MOST = 10_000_000  # inputs or outputs that a file may claim before anything is made for them
 DTYPES = (torch.float32, torch.float64)
 UsersOwn = str | nn.Module | Architecture
@@ -56,10 +60,14 @@ def save_weights(
         input_shape: of one example, for an architecture that does not know it; by default a vector of its inputs.
     """
     flow, num_flows = flows_of(network.posterior)
-    tensors = dict(network.posterior.state_dict())
+    posterior = network.posterior
+    tensors = dict(_parameters(posterior).state_dict())
     tensors |= {f"likelihood.{name}": value for name, value in (likelihood or {}).items()}
     layout = _layout(network, input_shape)
-    if layout["format"] == FORMAT_3:
+    if isinstance(posterior, Pruned):
+        layout["format"] = FORMAT_4
+        tensors[KEPT] = pack(posterior.kept)
+    if layout["format"] != FORMAT:
         tensors |= {f"normalization.{name}": value for name, value in network.normalization.named_buffers()}
         if network.fixed is not None:
             tensors |= {f"fixed.{name}": value for name, value in network.fixed.state_dict().items()}
@@ -99,15 +107,21 @@ def load_weights(
         raise WeightsError(f"{path}: the layout in its metadata is damaged")
     if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
-    architecture = _architecture(path, about, network, sum(value.numel() for value in tensors.values()))
     own = {name: value for name, value in tensors.items() if not name.startswith(_EXTRAS)}
-    loaded = _blank(architecture, num_flows, flow, num_replicas, own)
-    wanted = {} if loaded is None else {name: value.shape for name, value in loaded.posterior.state_dict().items()}
-    if loaded is None or wanted != {name: value.shape for name, value in own.items()}:
+    bits = own.pop(KEPT, torch.zeros(0, dtype=torch.uint8)) if about["format"] == FORMAT_4 else None
+    num_held = sum(value.numel() for value in tensors.values()) if bits is None else BITS * bits.numel()
+    architecture = _architecture(path, about, network, num_held)
+    if bits is None:
+        loaded = _blank(architecture, num_flows, flow, num_replicas, own)
+    else:
+        loaded = None if num_flows or num_replicas > 1 else _blank_pruned(architecture, bits, own)
+    target = None if loaded is None else _parameters(loaded.posterior)
+    wanted = {} if target is None else {name: value.shape for name, value in target.state_dict().items()}
+    if loaded is None or target is None or wanted != {name: value.shape for name, value in own.items()}:
         raise WeightsError(
             f"{path}: damaged, its tensors do not have the shape that its layout {architecture} promises"
         )
-    loaded.posterior.load_state_dict(own)
+    target.load_state_dict(own)
     extras = _extras(path, loaded, about, tensors)
     if loaded.fixed is not None:
         loaded.fixed.load_state_dict(extras["fixed"])
@@ -213,6 +227,21 @@ def _blank(
     return network if num_replicas == 1 else BayesianNetwork.stacked([network] * num_replicas)
 
 
+def _blank_pruned(architecture: Architecture, bits: Tensor, tensors: Mapping[str, Tensor]) -> BayesianNetwork | None:
+    """Make a network to load a pruned posterior into; None if the bits are not one for each weight, or as above."""
+    kept = unpack(bits, num_weights(architecture.layers))
+    dtypes = {value.dtype for value in tensors.values()}
+    if kept is None or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
+        return None
+    mean, log_std = torch.zeros(2, int(kept.sum()))
+    return BayesianNetwork(architecture, Pruned(Gaussian(mean, log_std), kept)).to(dtypes.pop())
+
+
+def _parameters(posterior: WeightDistribution) -> WeightDistribution:
+    """Return what holds the tensors of a posterior in a file: of a pruned one, the distribution of what is kept."""
+    return posterior.base if isinstance(posterior, Pruned) else posterior
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not Path(path).is_file():
         raise WeightsError(f"{path}: there is no such weights file")
@@ -224,8 +253,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         about = {key: json.loads(value) for key, value in metadata.items()}
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: is not a weights file, or is damaged ({error})") from None
-    if about.get("format") not in (FORMAT, FORMAT_3):
-        raise WeightsError(f"{path}: not a weights file of this version (wanted format {FORMAT} or {FORMAT_3})")
+    if about.get("format") not in FORMATS:
+        raise WeightsError(f"{path}: not a weights file of this version (wanted format {' or '.join(FORMATS)})")
     if checksum != _checksum(metadata, tensors):
         raise WeightsError(f"{path}: damaged, its checksum is not that of its content")
     return about, tensors

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bbb.data import DataError, Split, load
-from bbb.distributions import Gaussian
+from bbb.distributions import Gaussian, Pruned, mean_and_std
 from bbb.inference import Categorical
 from bbb.networks import MLP, read_about
 from bbb.pages.examples import Examples
@@ -84,12 +84,11 @@ class _Shown:
         if not isinstance(self.posterior.likelihood, Categorical):
             raise self._refusal("predicts numbers (likelihood=gaussian)", "it shows the probabilities of classes")
         distribution = self.posterior.network.posterior
-        if not isinstance(distribution, Gaussian):
+        if not isinstance(distribution, Gaussian | Pruned):
             raise self._refusal("has normalizing flows", "it draws weights from Gaussians; train with num_flows=0")
         if self.posterior.network.fixed is not None:
             raise self._refusal("has deterministic layers", "it draws the weights of all layers")
-        self.mean = distribution.mean.expand(distribution.shape)
-        self.std = distribution.log_std.exp().expand(distribution.shape)
+        self.mean, self.std = mean_and_std(distribution)
         if max(self.mean.abs().max(), self.std.max()) > LARGEST:
             raise self._refusal(f"has weights beyond {LARGEST:g}", "it keeps them in half precision")
         self.operations = operations(self.posterior.network.architecture)

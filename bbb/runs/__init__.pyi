@@ -50,6 +50,8 @@ from .posterior import load as load
 from .progress import describe as describe
 from .progress import load_progress as load_progress
 from .progress import metrics as metrics
+from .retest import Retest as Retest
+from .retest import open_retest as open_retest
 from .settings import KEYS as KEYS
 from .settings import RESULTS as RESULTS
 from .settings import Settings as Settings

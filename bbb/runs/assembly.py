@@ -30,6 +30,8 @@ from bbb.distributions import (
     FlowedGaussian,
     FlowName,
     Gaussian,
+    Pruned,
+    ScaleMixture,
     WeightDistribution,
     gaussian_prior,
     num_flow_parameters,
@@ -130,7 +132,7 @@ class Assembly:
         if fresh.fixed is not None and source.network.fixed is not None:
             fresh.fixed.load_state_dict(source.network.fixed.state_dict())
         if settings.prior != "posterior":
-            return fresh.with_posterior(source.network.posterior), self._prior(fresh.posterior.dim)
+            return fresh.with_posterior(source.network.posterior), self._prior_over(source.network.posterior)
         head_prior = None
         if not _keeps_head(settings, source):
             head_prior = gaussian_prior(layer_dims(architecture.layers)[-1], settings.prior_std, self.device)
@@ -164,7 +166,13 @@ class Assembly:
         prior = Gaussian(mean, torch.full_like(mean, math.log(self.settings.prior_std)))
         return fresh, prior.requires_grad_(False)
 
-    def _prior(self, dim: int) -> WeightDistribution:
+    def _prior_over(self, posterior: WeightDistribution) -> WeightDistribution:
+        """Create the prior of a posterior to start from: what it has pruned, the prior has at zero too."""
+        if not isinstance(posterior, Pruned):
+            return self._prior(posterior.dim)
+        return Pruned(self._prior(posterior.base.dim), posterior.kept)
+
+    def _prior(self, dim: int) -> Gaussian | ScaleMixture:
         """Create the prior over ``dim`` weights, for a ``prior`` that is no weights' file."""
         settings = self.settings
         if settings.prior == "gaussian":
@@ -271,6 +279,10 @@ def _load_source(settings: Settings, device: torch.device, record: dict[str, str
     if network.num_replicas is not None:
         raise WeightsError(
             f"{path}: holds {network.num_replicas} replicas; name the weights of a run with num_replicas=1"
+        )
+    if isinstance(network.posterior, Pruned) and settings.estimator == "local":
+        raise WeightsError(
+            f"{path}: holds a pruned posterior, which estimator=local cannot train; use estimator=weights"
         )
     _check_about(path, network, about)
     test = _load_source_test(settings, path, network, about) if settings.prior == "posterior" else None

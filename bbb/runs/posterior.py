@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bbb.data import Normalization, as_tensor
-from bbb.distributions import FlowedGaussian, Gaussian, WeightDistribution
+from bbb.distributions import WeightDistribution, mean_and_std
 from bbb.inference import Categorical, GaussianNoise, Likelihood, mixture, predict, predict_draws, split_entropy
-from bbb.networks import Architecture, BayesianNetwork, Shape, WeightsError, load_weights, save_weights
+from bbb.networks import (
+    Architecture,
+    BayesianNetwork,
+    Shape,
+    WeightsError,
+    load_weights,
+    pruned_network,
+    save_weights,
+)
 from bbb.runs.folders import find_weights
 from bbb.system import InputError
 
@@ -95,8 +103,8 @@ class LayerWeightsSummary:
 
     @property
     def signal_to_noise(self) -> Tensor:
-        """|mean| / std of the kernel (Blundell et al. 2015, section 5.2): what pruning goes by."""
-        return self.kernel_mean.abs() / self.kernel_std
+        """|mean| / std of the kernel (Blundell et al. 2015, section 5.1): what pruning goes by; 0 if it is removed."""
+        return torch.where(self.kernel_std > 0, self.kernel_mean.abs() / self.kernel_std, 0.0)
 
 
 @dataclass(frozen=True)
@@ -195,11 +203,7 @@ class Posterior:
         """
         if name not in self.names:
             raise ValueError(f"name={name!r}: there is no such layer; there are {', '.join(self.names)}")
-        posterior = self.network.posterior
-        base = posterior.base if isinstance(posterior, FlowedGaussian) else posterior
-        if not isinstance(base, Gaussian):
-            raise ValueError(f"a {type(base).__name__} has no standard deviation for each weight")
-        mean, std = (value.expand(base.shape).unsqueeze(0) for value in (base.mean, base.log_std.exp()))
+        mean, std = (value.unsqueeze(0) for value in mean_and_std(self.network.posterior))
         i = self.names.index(name)
         (kernel_mean, bias_mean), (kernel_std, bias_std) = self.network.layers(mean)[i], self.network.layers(std)[i]
         parts = [None if part is None else part[0].clone() for part in (kernel_mean, kernel_std, bias_mean, bias_std)]
@@ -233,6 +237,18 @@ class Posterior:
         fixed = {} if network.fixed is None else copy.deepcopy(network.fixed.state_dict())
         distribution, normalization = network.posterior.widened(inflation, floor), copy.deepcopy(network.normalization)
         return Prior(distribution, normalization, self.takes_bytes, fixed)
+
+    def pruned(self, share: float) -> "Posterior":
+        """Copy the posterior without the weights that have the lowest |mean| / std.
+
+        Args:
+            share: of the weights of all kernels, in [0, 1); biases stay.
+
+        Raises:
+            bbb.networks.PruningError: the share is not, or the posterior has flows or replicas, or is pruned already.
+        """
+        network = pruned_network(self.network, share)
+        return Posterior(network, self.likelihood, self.classes, self.takes_bytes, self.input_shape)
 
     def save(self, path: str | Path) -> None:
         """Write a weights file, which :func:`load` reads."""

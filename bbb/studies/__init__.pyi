@@ -16,6 +16,8 @@ from .grid import in_order as in_order
 from .origin import Origin as Origin
 from .origin import named_configs as named_configs
 from .origin import origin as origin
+from .pruning import PrunedFile as PrunedFile
+from .pruning import PruningStudy as PruningStudy
 from .records import is_number as is_number
 from .records import plain as plain
 from .records import read_json as read_json

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from bbb.distributions import FlowedGaussian, Gaussian, Independent, NoiseTable, ScaleMixture, Stacked, join
+from bbb.distributions import FlowedGaussian, Gaussian, Independent, NoiseTable, Pruned, ScaleMixture, Stacked, join
 from tests.tasks import random_flowed, random_gaussian, seeded
 
 MEMBERS = {  # made for D weights, in float64
@@ -21,10 +21,15 @@ MEMBERS = {  # made for D weights, in float64
     "scale mixture": lambda dim: ScaleMixture(dim, 0.25, 1.0, 0.1).double(),
     "independent": lambda dim: Independent([random_gaussian(1, dim - 1), ScaleMixture(1, 0.25, 1.0, 0.1).double()]),
     "independent with flows": lambda dim: Independent([random_flowed(4, dim - 1, 3), random_gaussian(2, 1)]),
+    "pruned Gaussian": lambda dim: Pruned.of(random_gaussian(1, dim), torch.arange(dim) % 3 != 1),
+    "pruned mixture": lambda dim: Pruned(
+        ScaleMixture(dim - dim // 4, 0.25, 1.0, 0.1).double(), torch.arange(dim) >= dim // 4
+    ),
 }
 DIM = 7
 SMALLEST = {"matrix_planar flows": 2, "independent": 2, "independent with flows": 2}  # D; of the others it is 1
 SPLITTABLE = ["Gaussian", "isotropic Gaussian", "Gaussian of replicas", "planar flows", "matrix_planar flows"]
+SPLITTABLE += ["pruned Gaussian"]
 STATE_OF_ITS_OWN = 7  # a seed
 
 
@@ -80,14 +85,20 @@ def density(q, w):
 def move(q):
     """Change all that can be changed in place."""
     for value in tensors(q):
-        value.data.add_(0.1)
+        if value.is_floating_point():
+            value.data.add_(0.1)
+
+
+def random_part(q, w):
+    """Those of weights that are random: without what is removed, which is zero in every draw."""
+    return w[..., q.kept] if isinstance(q, Pruned) else w
 
 
 def variances(q):
     """What is widened and narrowed: the variances of the base under flows, and of both components of a mixture."""
     if isinstance(q, Independent):
         return torch.cat([variances(part) for part in q.parts])
-    if isinstance(q, FlowedGaussian):
+    if isinstance(q, FlowedGaussian | Pruned):
         return variances(q.base)
     if isinstance(q, ScaleMixture):
         return torch.tensor([q.std1**2, q.std2**2], dtype=torch.float64)
@@ -158,8 +169,9 @@ def test_the_same_state_of_the_noise_gives_the_same_draws(member, source):
     first, again, other = (draw(q, 4, source, seed) for seed in (1, 1, 2))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
-    assert (first[0] != other[0]).all()
-    assert len(first[0].unique()) == first[0].numel(), "two weights were made from the same noise"
+    assert (random_part(q, first[0]) != random_part(q, other[0])).all()
+    own = random_part(q, first[0])
+    assert len(own.unique()) == own.numel(), "two weights were made from the same noise"
 
 
 @with_every_source
@@ -167,7 +179,7 @@ def test_draws_go_on_where_the_last_ones_ended(member, source):
     q = MEMBERS[member](DIM)
     noise = SOURCES[source](4 * q.shape.numel(), STATE_OF_ITS_OWN)
     first, second = (q.rsample_and_log_prob(2, noise)[0] for _ in range(2))
-    assert (first != second).all()
+    assert (random_part(q, first) != random_part(q, second)).all()
 
 
 @members
@@ -211,12 +223,14 @@ def test_draws_have_the_moments_of_the_density(member, source):
 def test_gradients_pass_gradcheck(member):
     """Of draws and densities in the parameters, under noise that is held fixed, and of densities in the weights."""
     q = MEMBERS[member](DIM)
-    w = draw(q, 2, "generator")[0].detach().requires_grad_()
-    assert torch.autograd.gradcheck(q.log_prob, (w,), fast_mode=True)
+    w = draw(q, 2, "generator")[0].detach()
+    own = random_part(q, w).clone().requires_grad_()
+    spread = q.spread if isinstance(q, Pruned) else torch.clone
+    assert torch.autograd.gradcheck(lambda own: q.log_prob(spread(own)), (own,), fast_mode=True)
     names, values = [f"q.{name}" for name, _ in q.named_parameters()], [*q.parameters()]
     for call in (
         lambda q: q.rsample_and_log_prob(2, seeded(3)),
-        lambda q: q.log_prob(w.detach()),
+        lambda q: q.log_prob(w),
     ):
         function = _Function(q, call)
 
