@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as on the command line; before PyTorch is loaded
+# Both before PyTorch is loaded. Tests run side by side, one on each core, and so do the runs that they start.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as on the command line
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest

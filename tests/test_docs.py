@@ -99,7 +99,11 @@ def first_run(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "code", [pytest.param(code, id=f"{page.name}-{i}") for i, (page, code) in enumerate(python_programs())]
+    "code",
+    [
+        pytest.param(code, id=f"{page.name}-{i}", marks=[pytest.mark.slow] if page != README else [])
+        for i, (page, code) in enumerate(python_programs())
+    ],
 )
 def test_python_code_of_the_pages_runs(tmp_path, code, request):
     """In a process and a folder of its own, for one epoch."""

@@ -28,6 +28,7 @@ def test_twice_the_work_takes_twice_the_time():
     assert row.memory > 50
 
 
+@pytest.mark.slow
 def test_contenders_that_fail_give_a_line_each_and_the_others_go_on(capsys, tmp_path):
     floors = {"nap": Contender(NAP, 1)}
     contenders = {"missing": partial(import_module, "peer"), "dead": partial(partial, os._exit, 3), "well": NAP}

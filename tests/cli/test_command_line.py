@@ -121,7 +121,7 @@ def environment_of(unbuffered):
         ["print_named_configs"],
         ["print_dependencies"],
         ["help"],
-        ["figures", "fast=True"],
+        pytest.param(["figures", "fast=True"], marks=pytest.mark.slow),
         ["runs", "-j"],
     ],
     ids=" ".join,
@@ -133,6 +133,7 @@ def test_the_first_line_can_be_read_and_the_pipe_closed(in_tmp, words, unbuffere
     assert done.stderr == "" or (words[0] == "figures" and done.stderr.startswith("error: "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize(
     "words",

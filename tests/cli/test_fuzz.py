@@ -149,6 +149,7 @@ def try_one(words):
 SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
 
 
+@pytest.mark.slow
 @given(words=command_lines())
 @settings(max_examples=40, **SETTINGS)
 def test_a_configuration_completes_or_is_refused_in_one_line(workplace, words):

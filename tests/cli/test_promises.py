@@ -28,7 +28,7 @@ from tests.tasks import REPOSITORY, wait_for
 TASK = ["dataset=digits8x8", "num_hidden=64", "num_test_samples=3", "num_threads=1", "checkpoint_minutes=0.001"]
 RUN = [sys.executable, str(REPOSITORY / "experiment.py"), "with", "blundell", *TASK, "num_epochs=60"]
 SHORT = [*RUN[:-1], "num_epochs=2"]
-DRILL = [pytest.param(2, id="2"), pytest.param(30, id="30", marks=pytest.mark.slow)]
+NUM_KILLS = 30
 
 
 def finish(process):
@@ -91,12 +91,12 @@ def stopped(tmp_path_factory):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
-@pytest.mark.parametrize("num_kills", DRILL)
-def test_a_run_killed_at_any_instant_and_resumed_ends_as_one_never_killed(in_tmp, timed, num_kills):
+@pytest.mark.slow
+def test_a_run_killed_at_any_instant_and_resumed_ends_as_one_never_killed(in_tmp, timed):
     """Every other kill comes after the first checkpoint."""
     whole, seconds = timed
-    instants, killed, resumed = random.Random(num_kills), 0, 0
-    while killed < num_kills:
+    instants, killed, resumed = random.Random(NUM_KILLS), 0, 0
+    while killed < NUM_KILLS:
         folder = in_tmp / "results" / f"killed{killed}" / "1"
         name = f"experiment_name={folder.parent.name}"
         shutil.rmtree(folder.parent, ignore_errors=True)
@@ -121,9 +121,10 @@ def test_a_run_killed_at_any_instant_and_resumed_ends_as_one_never_killed(in_tmp
         assert ends_of(folder) == whole
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
         assert (folder.parent / runs.WEIGHTS).read_bytes() == (folder / runs.WEIGHTS).read_bytes()
-    assert resumed >= num_kills // 3
+    assert resumed >= NUM_KILLS // 3
 
 
+@pytest.mark.slow
 def test_runs_of_one_name_started_at_the_same_instant_all_complete(in_tmp):
     processes = [start(f"seed={seed}", command=SHORT) for seed in range(3)]
     assert [finish(process) for process in processes] == [(0, "")] * 3
@@ -136,6 +137,7 @@ def test_runs_of_one_name_started_at_the_same_instant_all_complete(in_tmp):
         assert (experiment_folder / name).read_bytes() == (latest / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_that_resume_one_run_do_not_both_write(in_tmp, whole):
     folder = in_tmp / "results" / "blundell" / "1"
     process = start()
@@ -152,9 +154,8 @@ def test_two_processes_that_resume_one_run_do_not_both_write(in_tmp, whole):
     assert ends_of(folder) == whole
 
 
-@pytest.mark.parametrize(
-    "quota", [5_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (40, 1_000, 20_000, 60_000, 150_000))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("quota", [40, 1_000, 5_000, 20_000, 60_000, 150_000])
 def test_a_full_disk_ends_a_run_in_one_line_and_leaves_other_runs_alone(in_tmp, quota):
     """A quota on the size of a file stands for the disk: every larger write fails, at the byte where it is full."""
     complete(command=SHORT)

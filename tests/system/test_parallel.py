@@ -50,7 +50,7 @@ def work(rank, size, port, folder, split, table):
         torch.save(gradients(split, group, table), folder / f"{rank}.pt")
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_averaged_gradient_is_that_of_a_single_process_with_the_same_noise(size, toy_split, tmp_path):
     mp.spawn(work, (size, free_port(), tmp_path, toy_split, SameNoise), nprocs=size)
     expected = gradients(toy_split, ALONE)
@@ -58,6 +58,7 @@ def test_the_averaged_gradient_is_that_of_a_single_process_with_the_same_noise(s
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_process_has_noise_of_its_own_and_all_have_the_same_gradient(toy_split, tmp_path):
     mp.spawn(work, (2, free_port(), tmp_path, toy_split, None), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
