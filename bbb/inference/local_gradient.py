@@ -54,8 +54,10 @@ class LocalGradient(GradientEstimator):
             outputs, kl = self.forward(x, noise, with_kl)
         each_nll, score = self.nll_and_score(outputs, y)
         nll = each_nll.detach().mean(0)
-        costs = [(each_nll, nll_weight / self.num_samples)] + [(kl, kl_weight)] * kl.requires_grad
-        torch.autograd.backward([cost for cost, _ in costs], [torch.ones_like(cost) * w for cost, w in costs])
+        costs, weights = [each_nll], [torch.full_like(each_nll, nll_weight / self.num_samples)]
+        if kl.requires_grad:
+            costs, weights = [*costs, kl], [*weights, torch.ones_like(kl) * kl_weight]
+        torch.autograd.backward(costs, weights)
         self.store(kl_weight if with_kl else 0.0)
         return Terms(nll, kl.detach(), score / self.num_samples)
 

@@ -127,7 +127,7 @@ def test_a_killed_process_ends_the_run_with_a_line(lost, tmp_path):
 def test_the_result_is_that_of_the_first_process_and_bad_input_is_told_once(tmp_path):
     assert torchrun(tmp_path, "num_epochs=2", "experiment_name=done").wait(90) == 0
     text = (tmp_path / "log").read_text()
-    assert text.count("epoch 2/2") == text.count("test_error ") == 1
+    assert text.count("epoch 2/2") == text.count("test set: error ") == 1
     assert (tmp_path / "results" / "done" / "weights.safetensors").is_file()
     assert torchrun(tmp_path, "lr=-1").wait(90) != 0
     assert (tmp_path / "log").read_text().count("error: lr=-1") == 1
