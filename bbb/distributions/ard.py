@@ -79,9 +79,7 @@ class ARD(WeightDistribution):
         return torch.zeros_like(self.max_variance).expand(self.dim)
 
     def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> NoReturn:
-        raise ValueError(
-            "an ARD prior depends on the posterior and cannot be drawn from; use fitted_to(posterior)"
-        )
+        raise ValueError("an ARD prior depends on the posterior and cannot be drawn from; use fitted_to(posterior)")
 
     def log_prob(self, w: Tensor) -> NoReturn:
         raise ValueError("an ARD prior depends on the posterior and has no density; use fitted_to(posterior)")

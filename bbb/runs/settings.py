@@ -176,8 +176,8 @@ class Settings:
             )
         if self.prior == "ard" and self.num_flows > 0:
             raise ValueError(
-                f"prior='ard': follows the means and variances of a Gaussian posterior; num_flows={self.num_flows} makes "
-                "it none; use num_flows=0"
+                f"prior='ard': follows the means and variances of a Gaussian posterior, not of one with "
+                f"num_flows={self.num_flows}; use num_flows=0"
             )
         if self.num_replicas > 1 and (self.num_flows > 0 or self.pretrained is not None):
             raise ValueError(
