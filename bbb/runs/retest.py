@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bbb import system
 from bbb.data import Split
@@ -45,10 +46,19 @@ class Retest:
         Args:
             network: of one posterior, no replicas.
         """
-        likelihood = self.posterior.likelihood
-        draws = generator(self.settings, "evaluation", self.device)
-        number = self.settings.num_test_samples
-        return likelihood.scores(predict(network, likelihood, self.test.images, number, draws), self.test.labels)
+        return self.posterior.likelihood.scores(self.predictive(network), self.test.labels)
+
+    def predictive(self, network: BayesianNetwork) -> Tensor:
+        """Predict the test set as the run's test did, with the noise of the same draws.
+
+        Args:
+            network: of one posterior, no replicas.
+
+        Returns:
+            The posterior predictive, as :meth:`bbb.inference.Likelihood.mix` gives it.
+        """
+        draws, number = generator(self.settings, "evaluation", self.device), self.settings.num_test_samples
+        return predict(network, self.posterior.likelihood, self.test.images, number, draws)
 
 
 def open_retest(pretrained: str, config: Mapping[str, Any]) -> Retest:

@@ -50,7 +50,7 @@ def schemes(arms: Runs) -> dict[str, Any]:
     return {
         "accuracies": {arm.name: _accuracies(seeds) for arm, seeds in arms.items()},
         "elbos": {arm.name: [_metric(run, "train.elbo") for run in seeds] for arm, seeds in arms.items()},
-        "title": f"Ways to share the KL among minibatches: {_about(arms)}",
+        "title": f"Ways to share the KL among minibatches: {about(arms)}",
     }
 
 
@@ -65,8 +65,8 @@ def flows(arms: Runs) -> dict[str, Any]:
     }
     return {
         "curves": {arm.name: _accuracies(seeds) for arm, seeds in arms.items()},
-        "seconds": {name: _rounded(value) for name, value in seconds.items()},
-        "title": f"blundell with and without flows: {_about(arms)}",
+        "seconds": {name: rounded(value) for name, value in seconds.items()},
+        "title": f"blundell with and without flows: {about(arms)}",
     }
 
 
@@ -80,7 +80,7 @@ def transfer(arms: Runs) -> dict[str, Any]:
         {
             "arm": arm.name,
             "fraction": arm.fraction,
-            **{name: [_rounded(run.result[name]) for run in seeds] for name in measures},
+            **{name: [rounded(run.result[name]) for run in seeds] for name in measures},
         }
         for arm, seeds in arms.items()
     ]
@@ -88,7 +88,7 @@ def transfer(arms: Runs) -> dict[str, Any]:
         "finals": finals,
         "curves": {arm.name: _accuracies(seeds) for arm, seeds in arms.items() if arm.fraction == CURVES_AT},
         "curves_title": f"fraction {CURVES_AT}",
-        "title": f"Digits 5-9 after digits 0-4: {_about(arms, 'mean, standard error (bars) and range (bands)')}",
+        "title": f"Digits 5-9 after digits 0-4: {about(arms, 'mean, standard error (bars) and range (bands)')}",
     }
 
 
@@ -100,7 +100,7 @@ def calibration(arms: Runs) -> dict[str, Any]:
         f"turned by {ANGLE:.0f}°": rotate(test, ANGLE).images,
         "photographs": photographs(math.isqrt(test.images.shape[1])),
     }
-    shows: dict[str, Any] = {"reliability": {}, "entropies": {}, "aurocs": {}, "about": _about(arms)}
+    shows: dict[str, Any] = {"reliability": {}, "entropies": {}, "aurocs": {}, "about": about(arms)}
     for arm, seeds in arms.items():
         trusts = [_trust(run, inputs, test.labels) for run in seeds]
         shows["reliability"][arm.name] = [trust.bins for trust in trusts]
@@ -122,7 +122,7 @@ def unsure_digits(arms: Runs) -> dict[str, Any]:
         "probs": [[_numbers(row) for row in mixture(log_probs)[unsure].exp()] for log_probs in draws],
         "aleatoric": [_numbers(part.aleatoric[unsure]) for part in parts],
         "epistemic": [_numbers(part.epistemic[unsure]) for part in parts],
-        "title": f"The test digits that best is least sure of (orange: the label): {_about(arms)}",
+        "title": f"The test digits that best is least sure of (orange: the label): {about(arms)}",
     }
 
 
@@ -149,7 +149,7 @@ def _trust(run: Run, inputs: Mapping[str, Tensor], labels: Tensor) -> _Trust:
     most = math.log(log_probs[0].shape[1])
     entropies = [entropy(kind).clamp(max=most) for kind in log_probs]
     counts = [100 * torch.histc(values, ENTROPY_BINS, 0.0, most) / len(values) for values in entropies]
-    aurocs = [_rounded(auroc(entropies[0], values)) for values in entropies[1:]]
+    aurocs = [rounded(auroc(entropies[0], values)) for values in entropies[1:]]
     return _Trust(
         {name: _numbers(part.nan_to_num()) for name, part in parts.items()},
         dict(zip(inputs, map(_numbers, counts), strict=True)),
@@ -186,13 +186,13 @@ def _metric(run: Run, name: str, scale: float = 1.0) -> list[float]:
     """
     try:
         values = json.loads((run.folder / "metrics.json").read_text())[name]["values"]
-        return [_rounded(scale * value) for value in values]
+        return [rounded(scale * value) for value in values]
     except (OSError, ValueError, KeyError, TypeError):
         where = run.folder / "metrics.json"
         raise InputError(f"{where}: holds no {name}; remove the run's folder, to make the run again") from None
 
 
-def _about(arms: Runs, shown: str = "mean and range") -> str:
+def about(arms: Runs, shown: str = "mean and range") -> str:
     """Name the data and the number of runs behind each curve."""
     some = next(iter(arms.values()))
     names = {"mnist": "MNIST", "digits8x8": "8x8 digits"}
@@ -201,8 +201,8 @@ def _about(arms: Runs, shown: str = "mean and range") -> str:
 
 
 def _numbers(values: Tensor) -> list[float]:
-    return [_rounded(value) for value in values.tolist()]
+    return [rounded(value) for value in values.tolist()]
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return float(f"{value:.6g}")

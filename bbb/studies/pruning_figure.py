@@ -37,10 +37,10 @@ def pruning_figure(
     if min(scores) > 0 and max(scores) > 5 * min(scores):
         by_share.set_yscale("log")
     for (name, histogram), colour in zip(weights.items(), PALETTE, strict=False):
-        _draw(of_weights, histogram, name, colour)
+        draw_histogram(of_weights, histogram, name, colour)
     of_weights.set(xlabel="weight", ylabel="share of the weights (%)", yscale="log")
     of_weights.legend(frameon=False)
-    _draw(of_ratio, signal_to_noise, None, TRAIN)
+    draw_histogram(of_ratio, signal_to_noise, None, TRAIN)
     for i, (share, cut) in enumerate(cuts.items()):
         of_ratio.axvline(cut, color=VALIDATION, linewidth=1)
         place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top", "fontsize": 7}
@@ -51,7 +51,8 @@ def pruning_figure(
     return figure
 
 
-def _draw(axes: Axes, histogram: Mapping[str, Any], label: str | None, colour: str) -> None:
+def draw_histogram(axes: Axes, histogram: Mapping[str, Any], label: str | None, colour: str) -> None:
+    """Draw a histogram: its ``first`` edge, the ``width`` of a bin, and ``shares`` in %."""
     first, width, shares = histogram["first"], histogram["width"], histogram["shares"]
     edges = [first + width * i for i in range(len(shares) + 1)]
     axes.stairs(shares, edges, color=colour, label=label, linewidth=1.5)
