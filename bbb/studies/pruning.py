@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bbb.distributions import Gaussian, log_signal_to_noise
+from bbb.distributions import Gaussian, Point, log_importance
 from bbb.networks import BayesianNetwork, PruningError, check_prunable, kernel_mask, pruned_network, save_weights
 from bbb.runs import WEIGHTS, Retest, check_writable, save_figure
 from bbb.studies.pruning_figure import pruning_figure
@@ -56,7 +56,7 @@ class PruningStudy:
 
     def __post_init__(self) -> None:
         try:
-            self._whole: Gaussian = check_prunable(self._network)
+            self._whole: Gaussian | Point = check_prunable(self._network)
         except PruningError as error:
             raise PruningError(f"pretrained={self.name!r}: {error}") from None
         check_writable(self.folder)
@@ -108,7 +108,7 @@ class PruningStudy:
 
     def record(self) -> dict[str, Any]:
         """Collect what the study found; ``figure`` is all that its figure shows."""
-        ratios = log_signal_to_noise(self._whole)[self._kernels]
+        ratios = log_importance(self._whole)[self._kernels]
         decibels = DECIBEL * ratios[ratios.isfinite()].sort().values
         draw, _ = self._whole.rsample_and_log_prob(1, torch.Generator(self.retest.device).manual_seed(0))
         weights = {"means": self._whole.centre[self._kernels], "a draw": draw[0, self._kernels]}
