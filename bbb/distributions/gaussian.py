@@ -81,7 +81,8 @@ class Gaussian(WeightDistribution):
 
     def selected(self, kept: Tensor) -> "Gaussian":
         """Copy the distribution of the kept weights alone; ``kept`` is a mask ``(D,)``."""
-        return Gaussian(*(value.detach().expand(self.shape)[kept] for value in (self.mean, self.log_std)))
+        mean, log_std = (value.detach().expand(self.shape)[kept] for value in (self.mean, self.log_std))
+        return Gaussian(mean, log_std)
 
     def split(self, num_first: int) -> tuple["Gaussian", "Gaussian"]:
         values = (value.detach().expand(self.shape) for value in (self.mean, self.log_std))

@@ -20,8 +20,8 @@ class Pruned(WeightDistribution):
     .. math:: q(w) = q_{kept}(w_{kept}) \prod_{d \text{ removed}} \delta_0(w_d)
 
     The log-density is that of the kept weights, minus infinity where a removed weight is not zero. Noise is read for
-    all D weights, and for dropout for all units. So a draw is the one that the whole distribution makes from the same noise, with the removed weights
-    set to zero.
+    all D weights, and for dropout for all units. So a draw is the one that the whole distribution makes from the same
+    noise, with the removed weights set to zero.
 
     Args:
         base: the distribution of the kept weights, in the order of the flat vector.

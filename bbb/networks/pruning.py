@@ -38,7 +38,8 @@ def pruned_network(network: BayesianNetwork, share: float) -> BayesianNetwork:
     """Remove a share of a network's weights: those with the lowest signal-to-noise ratio |mean| / std.
 
     All weights of all kernels are ranked together (Blundell et al. 2015, section 5.1, arXiv 1505.05424). Points, with
-    dropout or without, have no std: their weights are ranked by |mean|. Biases are few and stay. Layers without a posterior are not touched.
+    dropout or without, have no std, and their weights are ranked by |mean|. Biases are few and stay. Layers without a
+    posterior are not touched.
 
     Args:
         network: the network.
