@@ -32,8 +32,8 @@ def prune(config: Mapping[str, Any], options: Options) -> None:
         )
     study = studies.PruningStudy(name, runs.open_retest(name, config))
     print(
-        f"{name}: {study.num_weights:,} weights, lowest |mean| / std first; {study.num_biases:,} biases stay; "
-        f"{study.retest.settings.num_test_samples} draws"
+        f"{name}: {study.num_weights:,} weights, lowest {study.rank} first; {study.num_biases:,} biases stay; "
+        f"{study.num_samples} draw{'s' * (study.num_samples > 1)}"
     )
     for row in study.run(options.share):
         shown = [score for score in SCORES if score in row]

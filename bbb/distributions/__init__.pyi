@@ -1,7 +1,11 @@
 from .ard import ARD as ARD
 from .base import WeightDistribution as WeightDistribution
 from .choices import FlowName as FlowName
+from .choices import PosteriorName as PosteriorName
 from .choices import PriorName as PriorName
+from .dropout import Dropout as Dropout
+from .dropout import drop as drop
+from .dropout import posterior_name as posterior_name
 from .flowed import FLOWS as FLOWS
 from .flowed import FlowedGaussian as FlowedGaussian
 from .flowed import flows_of as flows_of
@@ -17,6 +21,7 @@ from .kl_in_place import ClosedKL as ClosedKL
 from .kl_in_place import DrawnKL as DrawnKL
 from .kl_in_place import closed_kl as closed_kl
 from .kl_in_place import has_closed_kl as has_closed_kl
+from .log_prior import LogPrior as LogPrior
 from .matrix_planar import MatrixPlanarFlow as MatrixPlanarFlow
 from .noise import NoiseSource as NoiseSource
 from .noise import NoiseTable as NoiseTable
@@ -24,9 +29,10 @@ from .noise import Stacked as Stacked
 from .noise import normal as normal
 from .planar import Flow as Flow
 from .planar import PlanarFlow as PlanarFlow
+from .point import Point as Point
 from .priors import gaussian_prior as gaussian_prior
 from .priors import scale_mixture_prior as scale_mixture_prior
 from .pruned import Pruned as Pruned
-from .pruned import log_signal_to_noise as log_signal_to_noise
+from .pruned import log_importance as log_importance
 from .pruned import prune as prune
 from .scale_mixture import ScaleMixture as ScaleMixture

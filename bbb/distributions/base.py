@@ -56,6 +56,16 @@ class WeightDistribution(nn.Module):
         raise NotImplementedError
 
     @property
+    def is_certain(self) -> bool:
+        """Whether all draws are the same, so that one of them tells all."""
+        return False
+
+    @property
+    def has_density(self) -> bool:
+        """Whether there is a density over the weights, so that the KL and the ELBO are defined."""
+        return True
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type of draws and densities."""
         return self._some_tensor().dtype

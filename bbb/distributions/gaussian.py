@@ -79,6 +79,11 @@ class Gaussian(WeightDistribution):
             narrow.log_std.clamp_(max=math.log(max_std))
         return narrow
 
+    def selected(self, kept: Tensor) -> "Gaussian":
+        """Copy the distribution of the kept weights alone; ``kept`` is a mask ``(D,)``."""
+        mean, log_std = (value.detach().expand(self.shape)[kept] for value in (self.mean, self.log_std))
+        return Gaussian(mean, log_std)
+
     def split(self, num_first: int) -> tuple["Gaussian", "Gaussian"]:
         values = (value.detach().expand(self.shape) for value in (self.mean, self.log_std))
         (first, rest) = zip(*(value.tensor_split([num_first], dim=-1) for value in values), strict=True)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bbb.distributions.base import WeightDistribution
+from bbb.distributions.dropout import Dropout
 from bbb.distributions.flowed import FlowedGaussian
 from bbb.distributions.gaussian import Gaussian
 from bbb.distributions.noise import NoiseSource
+from bbb.distributions.point import Point
 from bbb.distributions.pruned import Pruned
 
 
@@ -53,13 +55,15 @@ def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistrib
     """Join copies of independent distributions over consecutive weights.
 
     Two Gaussians make one Gaussian, whose KL has a closed form. Two flowed Gaussians make one flowed Gaussian. Two
-    Gaussians of which one is pruned, or both, make one that is pruned.
+    Gaussians of which one is pruned, or both, make one that is pruned. Two points make one.
     """
     if isinstance(first, Gaussian) and isinstance(second, Gaussian):
         return _join_gaussians(first, second)
     if isinstance(first, FlowedGaussian) and isinstance(second, FlowedGaussian):
         flows = copy.deepcopy([*first.flow_list, *second.flow_list])
         return FlowedGaussian(_join_gaussians(first.base, second.base), flows, first.dims + second.dims)
+    if type(first) is type(second) is Point:
+        return Point(torch.cat([first.centre.detach(), second.centre.detach()], dim=-1))
     if isinstance(first, Pruned) or isinstance(second, Pruned):
         bases, masks = zip(*map(_base_and_mask, (first, second)), strict=True)
         if all(isinstance(base, Gaussian) for base in bases):
@@ -84,7 +88,7 @@ def mean_and_std(distribution: WeightDistribution) -> tuple[Tensor, Tensor]:
     """Read mean and standard deviation of each weight, ``(D,)`` or ``(R, D)``: with flows of their base, 0 if removed.
 
     Raises:
-        ValueError: the distribution is not made of Gaussians.
+        ValueError: the distribution is neither made of Gaussians nor a point.
     """
     if isinstance(distribution, Independent):
         means, stds = zip(*map(mean_and_std, distribution.part_list), strict=True)
@@ -92,6 +96,9 @@ def mean_and_std(distribution: WeightDistribution) -> tuple[Tensor, Tensor]:
     if isinstance(distribution, Pruned):
         mean, std = mean_and_std(distribution.base)
         return distribution.spread(mean), distribution.spread(std)
+    if isinstance(distribution, Point):
+        mean = distribution.mean.detach()
+        return mean, distribution.std if isinstance(distribution, Dropout) else torch.zeros_like(mean)
     base = distribution.base if isinstance(distribution, FlowedGaussian) else distribution
     if not isinstance(base, Gaussian):
         raise ValueError(f"a {type(base).__name__} has no standard deviation for each weight")

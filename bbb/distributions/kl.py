@@ -21,6 +21,7 @@ from bbb.distributions.ard import ARD
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.gaussian import Gaussian, log_prob_of_noise, over_draws, scale_noise_, total
 from bbb.distributions.noise import NoiseSource, normal
+from bbb.distributions.point import Point
 from bbb.distributions.pruned import Pruned
 from bbb.distributions.scale_mixture import ScaleMixture, log_prob_and_wide, precision_times
 
@@ -33,7 +34,8 @@ def kl_divergence(
 ) -> Tensor:
     """Evaluate KL(posterior || prior): the closed form if there is one, else the mean of log q - log p over draws.
 
-    Two Gaussians have a closed form, and so has a Gaussian under an ARD prior.
+    Two Gaussians have a closed form, and so has a Gaussian under an ARD prior. For a point, with dropout or without,
+    -log p of its mean stands in place of the KL (see :class:`bbb.distributions.Point`).
 
     Args:
         posterior: q.
@@ -53,6 +55,8 @@ def kl_divergence(
         return kl_divergence(posterior.base, prior.base, own, posterior.own_noise(noise))
     if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian):
         return posterior.kl_divergence(prior)
+    if isinstance(posterior, Point):
+        return -prior.log_prob(posterior.centre.unsqueeze(0)).squeeze(0)
     if isinstance(prior, ARD):
         return prior.kl_divergence(posterior)
     w, log_q = draws if draws is not None else posterior.rsample_and_log_prob(1, noise)

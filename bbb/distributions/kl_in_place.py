@@ -4,8 +4,7 @@ Under a Gaussian prior with precision :math:`\pi` and mean m, and with the poste
 
 .. math:: \partial_\mu KL = \pi (\mu - m), \qquad \partial_{\log\sigma} KL = \pi V - 1.
 
-Else the KL is estimated from drawn weights w. The prior pulls each of them to its mean with a precision: :math:`\pi`,
-or, of a scale mixture, :math:`r / \sigma_1^2 + (1 - r) / \sigma_2^2`, with r the probability of the wide component.
+Else the KL is estimated from drawn weights, with :class:`bbb.distributions.log_prior.LogPrior`.
 
 An ARD prior has the mean zero and the precision :math:`\max(1 / (\mu^2 + V), \gamma_{max}^{-2})`, and the same
 gradients: its precision is best for the posterior, so that a small change of it does not change the KL.
@@ -21,8 +20,9 @@ from torch import Tensor
 
 from bbb.distributions.ard import ARD
 from bbb.distributions.base import WeightDistribution
-from bbb.distributions.gaussian import LOG_2PI, Gaussian, total
-from bbb.distributions.scale_mixture import ScaleMixture, log_prob_and_wide
+from bbb.distributions.gaussian import LOG_2PI, Gaussian
+from bbb.distributions.log_prior import LogPrior, add_product
+from bbb.distributions.scale_mixture import ScaleMixture
 
 
 class ClosedKL(Protocol):
@@ -79,7 +79,7 @@ class ArdKL:
         return 0.5 * (memory.log_().sum(-1) + excess) - self.posterior.log_std.detach().sum(-1)
 
     def add_gradient_of_mean(self, grad: Tensor, weight: float | Tensor) -> None:
-        _add_product(grad, self.posterior.mean.detach(), self.precision, weight)
+        add_product(grad, self.posterior.mean.detach(), self.precision, weight)
 
 
 class GaussianKL:
@@ -113,7 +113,7 @@ class GaussianKL:
         return self._log_std_sum - posterior.log_std.sum(-1) + 0.5 * (quadratic - posterior.dim)
 
     def add_gradient_of_mean(self, grad: Tensor, weight: float | Tensor) -> None:
-        _add_product(grad, self._shift, self._shift_rate, weight)
+        add_product(grad, self._shift, self._shift_rate, weight)
 
 
 class DrawnKL:
@@ -125,13 +125,9 @@ class DrawnKL:
     """
 
     def __init__(self, base: Gaussian, prior: Gaussian | ScaleMixture) -> None:
-        self.base, self.prior = base, prior
-        self._memory = torch.empty_like(base.mean, requires_grad=False)
-        self._products = torch.empty_like(self._memory[: base.dim // 2 + 1])
-        self._of_noise = torch.zeros_like(self._memory[0])
-        if isinstance(prior, Gaussian):
-            self._precision = torch.exp(-2.0 * prior.log_std.detach())
-            self._of_prior = total(prior.log_std.detach(), base.dim) + 0.5 * base.dim * LOG_2PI
+        self.base = base
+        self._log_prior = LogPrior(prior, base.mean)
+        self._of_noise = torch.zeros_like(base.mean[0], requires_grad=False)
 
     def begin(self) -> None:
         """Compute what all draws share."""
@@ -149,32 +145,5 @@ class DrawnKL:
         Returns:
             log q - log p, a scalar in nats; without the log-determinant of flows.
         """
-        if isinstance(self.prior, Gaussian):
-            log_p = self._gaussian(self.prior, w, grad, weight)
-        else:
-            log_p = self._mixture(self.prior, w, grad, weight)
+        log_p = self._log_prior.subtract_gradient(w, grad, weight)
         return -0.5 * torch.linalg.vecdot(epsilon, epsilon) - self._of_noise - log_p
-
-    def _gaussian(self, prior: Gaussian, w: Tensor, grad: Tensor, weight: float | Tensor) -> Tensor:
-        shift = torch.sub(w, prior.mean.detach(), out=self._memory)
-        _add_product(grad, shift, self._precision, weight)
-        if self._precision.ndim == 0:
-            return -0.5 * torch.linalg.vecdot(shift, shift) * self._precision - self._of_prior
-        return -0.5 * shift.square_().dot(self._precision) - self._of_prior
-
-    def _mixture(self, prior: ScaleMixture, w: Tensor, grad: Tensor, weight: float | Tensor) -> Tensor:
-        log_p, wide = log_prob_and_wide(w, prior.pi, prior.std1, prior.std2, (self._memory, self._products))
-        precision1, precision2 = prior.std1**-2, prior.std2**-2
-        if isinstance(weight, Tensor):
-            grad.addcmul_(w, weight * precision2).addcmul_(wide.mul_(w), weight * (precision1 - precision2))
-        else:  # without a pass over memory for the products
-            grad.add_(w, alpha=weight * precision2).addcmul_(wide, w, value=weight * (precision1 - precision2))
-        return log_p
-
-
-def _add_product(grad: Tensor, shift: Tensor, rate: Tensor, weight: float | Tensor) -> None:
-    """Add ``weight * rate * shift`` to ``grad``."""
-    if isinstance(weight, Tensor):
-        grad.addcmul_(shift, rate * weight)
-    else:  # without a pass over memory for the products
-        grad.addcmul_(shift, rate, value=weight)

@@ -10,6 +10,7 @@ from bbb.distributions.ard import ARD
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.gaussian import Gaussian
 from bbb.distributions.noise import NoiseSource, Selected
+from bbb.distributions.point import Point
 from bbb.distributions.scale_mixture import ScaleMixture
 
 
@@ -19,8 +20,8 @@ class Pruned(WeightDistribution):
     .. math:: q(w) = q_{kept}(w_{kept}) \prod_{d \text{ removed}} \delta_0(w_d)
 
     The log-density is that of the kept weights, minus infinity where a removed weight is not zero. Noise is read for
-    all D weights. So a draw is the one that the whole distribution makes from the same noise, with the removed weights
-    set to zero.
+    all D weights, and for dropout for all units. So a draw is the one that the whole distribution makes from the same
+    noise, with the removed weights set to zero.
 
     Args:
         base: the distribution of the kept weights, in the order of the flat vector.
@@ -33,7 +34,7 @@ class Pruned(WeightDistribution):
     kept: Tensor
     index: Tensor  # of the kept weights, (K,)
 
-    def __init__(self, base: Gaussian | ScaleMixture | ARD, kept: Tensor) -> None:
+    def __init__(self, base: Gaussian | ScaleMixture | ARD | Point, kept: Tensor) -> None:
         super().__init__(len(kept))
         if base.shape != (int(kept.sum()),):
             raise ValueError(f"base: has shape {tuple(base.shape)}; must be over the {int(kept.sum())} kept weights")
@@ -42,10 +43,17 @@ class Pruned(WeightDistribution):
         self.register_buffer("index", kept.nonzero().squeeze(1), persistent=False)
 
     @classmethod
-    def of(cls, whole: Gaussian, kept: Tensor) -> Self:
-        """Copy a Gaussian without the weights that are not kept."""
-        mean, log_std = (value.detach().expand(whole.shape)[kept] for value in (whole.mean, whole.log_std))
-        return cls(Gaussian(mean, log_std), kept.clone())
+    def of(cls, whole: Gaussian | Point, kept: Tensor) -> Self:
+        """Copy a distribution without the weights that are not kept."""
+        return cls(whole.selected(kept), kept.clone())
+
+    @property
+    def is_certain(self) -> bool:
+        return self.base.is_certain
+
+    @property
+    def has_density(self) -> bool:
+        return self.base.has_density
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,9 +71,9 @@ class Pruned(WeightDistribution):
         """Put values of the kept weights ``(..., K)`` in their places among zeros, ``(..., D)``."""
         return values.new_zeros(*values.shape[:-1], self.dim).index_copy(-1, self.index, values)
 
-    def own_noise(self, noise: NoiseSource) -> Selected:
-        """Give the base the noise of the kept weights out of that of all."""
-        return Selected(noise, self.dim, self.index)
+    def own_noise(self, noise: NoiseSource) -> NoiseSource:
+        """Give the base the noise of the kept weights out of that of all; a point reads none for single weights."""
+        return noise if isinstance(self.base, Point) else Selected(noise, self.dim, self.index)
 
     def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> tuple[Tensor, Tensor]:
         w, log_q = self.base.rsample_and_log_prob(num_samples, self.own_noise(noise))
@@ -98,18 +106,18 @@ class Pruned(WeightDistribution):
         return isinstance(other, Pruned) and torch.equal(self.kept, other.kept)
 
 
-def log_signal_to_noise(q: Gaussian) -> Tensor:
+def log_importance(q: Gaussian | Point) -> Tensor:
     r"""Evaluate :math:`\log(|\mu| / \sigma)` of each weight ``(D,)``, in float64; minus infinity at a mean of zero.
 
     The weights with the lowest ratio are removed first (Blundell et al. 2015, section 5.1, arXiv 1505.05424; Graves
-    2011).
+    2011). A point has no :math:`\sigma`. Of a point, with dropout or without, it is :math:`\log|\mu|`.
     """
-    mean, log_std = (value.detach().expand(q.shape).double() for value in (q.mean, q.log_std))
-    return mean.abs().log() - log_std
+    log_magnitude = q.centre.detach().double().abs().log()
+    return log_magnitude if isinstance(q, Point) else log_magnitude - q.log_std.detach().double()
 
 
-def prune(q: Gaussian, share: float, among: Tensor) -> Pruned:
-    """Remove the weights with the lowest signal-to-noise ratio.
+def prune(q: Gaussian | Point, share: float, among: Tensor) -> Pruned:
+    """Remove the weights with the lowest signal-to-noise ratio, or of a point those with the lowest magnitude.
 
     Args:
         q: the distribution.
@@ -117,7 +125,7 @@ def prune(q: Gaussian, share: float, among: Tensor) -> Pruned:
         among: which weights may be removed, ``(D,)`` of bool.
 
     Returns:
-        A copy. Of two weights with the same ratio, the first is removed first.
+        A copy. Of two weights of the same rank, the first is removed first.
 
     Raises:
         ValueError: the share is not in [0, 1].
@@ -125,7 +133,7 @@ def prune(q: Gaussian, share: float, among: Tensor) -> Pruned:
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"share={share}: must lie in 0..1")
     candidates = among.nonzero().squeeze(1)
-    order = log_signal_to_noise(q)[candidates].argsort(stable=True)
+    order = log_importance(q)[candidates].argsort(stable=True)
     kept = torch.ones_like(among)
     kept[candidates[order[: round(share * len(candidates))]]] = False
     return Pruned.of(q, kept)

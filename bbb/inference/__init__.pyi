@@ -13,6 +13,7 @@ from .objective import kl_shares as kl_shares
 from .objective import negative_elbo as negative_elbo
 from .predictive import ExpectedEntropy as ExpectedEntropy
 from .predictive import elbo as elbo
+from .predictive import num_distinct as num_distinct
 from .predictive import predict as predict
 from .predictive import predict_draws as predict_draws
 from .predictive import predict_with_centre as predict_with_centre

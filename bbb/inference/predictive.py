@@ -65,7 +65,7 @@ def predict(
         network: the network with its posterior.
         likelihood: p(y | outputs).
         images: raw inputs ``(N, P)``, which the network normalises.
-        num_samples: S, draws of the weights.
+        num_samples: S, draws of the weights; of a point one, since all are the same.
         generator: source of the draws.
         on_images: called with the number of images whenever some have been evaluated under a draw; may raise.
         watch: passes on the draws of each chunk, in order, and may look at them (see :class:`ExpectedEntropy`).
@@ -93,9 +93,14 @@ def predict_draws(
 ) -> Iterator[Tensor]:
     """Yield what :func:`predict` combines: the predictive ``(N, C)`` under each of the draws of the weights."""
     x, size = network.normalization(images), _num_at_once(network)
-    for _ in range(num_samples):
+    for _ in range(num_distinct(network.posterior, num_samples)):
         w, _ = network.posterior.rsample_and_log_prob(1, generator)
         yield likelihood.predictive(_run(network, network.layers(w), x, size, on_images))
+
+
+def num_distinct(posterior: WeightDistribution, num_samples: int) -> int:
+    """Count the draws that a prediction needs, out of ``num_samples``: of a point a single one tells all."""
+    return 1 if posterior.is_certain else num_samples
 
 
 @torch.no_grad()
@@ -129,7 +134,12 @@ def elbo(
 
     Returns:
         The ELBO in nats per example, and the KL in nats.
+
+    Raises:
+        ValueError: the posterior has no density.
     """
+    if not network.posterior.has_density:
+        raise ValueError("posterior: has no density, so that neither KL nor ELBO is defined")
     log_likelihood = kl = 0.0
     for _ in range(num_samples):
         w, log_q = network.posterior.rsample_and_log_prob(1, generator)

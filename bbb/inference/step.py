@@ -10,10 +10,12 @@ from torch import Tensor
 from bbb.data import Split, drop_pixels, num_batches, shift_images
 from bbb.distributions import (
     ARD,
+    Dropout,
     FlowedGaussian,
     Gaussian,
     NoiseSource,
     NoiseTable,
+    Point,
     ScaleMixture,
     Stacked,
     WeightDistribution,
@@ -25,7 +27,8 @@ from bbb.inference.gradient import ByAutograd, GradientEstimator
 from bbb.inference.likelihood import Likelihood
 from bbb.inference.local_gradient import LocalGradient
 from bbb.inference.objective import negative_elbo
-from bbb.networks import BayesianNetwork, num_local_noise
+from bbb.inference.point_gradient import PointGradient
+from bbb.networks import BayesianNetwork, num_dropout_noise, num_local_noise
 from bbb.system import ALONE, Group, InputError
 
 LARGE = 2**15  # weights: from there on a CPU runs one draw after another faster than all in one batch
@@ -174,6 +177,9 @@ def _estimator(
     if plan.estimator == "local":
         return LocalGradient(*parts)
     posterior = network.posterior
+    is_plain = network.num_replicas is None and isinstance(prior, Gaussian | ScaleMixture)
+    if isinstance(posterior, Dropout) or (isinstance(posterior, Point) and is_plain):
+        return PointGradient(*parts)
     # Flows take many draws at once in little more time than one.
     one_by_one = posterior.dim >= LARGE and posterior.device.type == "cpu" and isinstance(posterior, Gaussian)
     is_known = isinstance(posterior, Gaussian | FlowedGaussian) and isinstance(prior, Gaussian | ScaleMixture | ARD)
@@ -190,7 +196,12 @@ def _noise_table(
     On a GPU the noise is drawn anew in each step, which takes less time than to wait for the position of a window.
     """
     num_uses = plan.noise_reuse if generator.device.type == "cpu" else 1
-    dim, window = network.posterior.dim, plan.num_samples * network.posterior.dim
+    posterior, dim = network.posterior, network.posterior.dim
+    window = plan.num_samples * dim
+    if isinstance(posterior, Dropout):
+        window = num_dropout_noise(network.architecture, num)
+    elif posterior.is_certain:
+        window, num_uses = 0, 1
     if plan.estimator == "local" and num_uses > 1:
         window = plan.num_samples * num_local_noise(network.architecture, num)
         window += 0 if has_closed_kl(prior) else dim  # a draw of the weights, for the KL

@@ -28,14 +28,15 @@ class Epoch:
     The training metrics are means over the epoch's minibatches. They use draws from the posterior while it changed, and
     the input noise of training: ``train_nll`` in nats per example, ``train_kl`` in nats, ``train_elbo`` in nats per
     example (temperature 1), ``train_accuracy`` in 0..1. The validation metrics score the posterior predictive after the
-    epoch; None if nothing is held out. ``seconds`` counts training and validation. For numbers in place of classes,
+    epoch; None if nothing is held out. ``train_kl`` and ``train_elbo`` are None where they are not defined, as for a
+    point. ``seconds`` counts training and validation. For numbers in place of classes,
     ``train_rmse`` and ``validation_rmse``, in the units of y, stand in place of the accuracies, which are None.
     """
 
     number: int
     train_nll: float
-    train_kl: float
-    train_elbo: float
+    train_kl: float | None
+    train_elbo: float | None
     train_accuracy: float | None
     validation_accuracy: float | None
     validation_nll: float | None
@@ -198,12 +199,12 @@ class Training:
             raise DivergedError(f"epoch {self.epochs_done}: {error}") from None
         train_score = self.likelihood.mean_score(total_score, num_train)
         score, validation_nll = self._validate(self.validation) if self.validation is not None else (None, None)
-        is_rmse = self.likelihood.score == "rmse"
+        is_rmse, has_kl = self.likelihood.score == "rmse", self.network.posterior.has_density
         return Epoch(
             number=self.epochs_done,
             train_nll=nll,
-            train_kl=kl,
-            train_elbo=elbo,
+            train_kl=kl if has_kl else None,
+            train_elbo=elbo if has_kl else None,
             train_accuracy=None if is_rmse else train_score,
             validation_accuracy=None if is_rmse else score,
             validation_nll=validation_nll,

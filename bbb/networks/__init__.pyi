@@ -2,6 +2,8 @@ from .architecture import Apply as Apply
 from .architecture import Architecture as Architecture
 from .build import build as build
 from .choices import USERS_OWN as USERS_OWN
+from .dropped import forward_dropped as forward_dropped
+from .dropped import num_dropout_noise as num_dropout_noise
 from .forward import forward_drawn as forward_drawn
 from .gradients import LayerGradients as LayerGradients
 from .layers import Convolution as Convolution
@@ -13,6 +15,7 @@ from .layout import kernel_mask as kernel_mask
 from .layout import layer_dims as layer_dims
 from .layout import num_weights as num_weights
 from .layout import unflatten as unflatten
+from .layout import units_left as units_left
 from .lenet import lenet as lenet
 from .local import forward_local as forward_local
 from .local import num_activations as num_activations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bbb.networks.layers import Layer, LayerWeights
+from bbb.networks.layers import Convolution, Layer, LayerWeights
 
 
 def layer_dims(layers: Sequence[Layer]) -> list[int]:
@@ -26,6 +26,29 @@ def kernel_mask(layers: Sequence[Layer]) -> Tensor:
         num_kernel = math.prod(layer.shape)
         masks.append(torch.arange(layer.dim) < num_kernel)
     return torch.cat(masks)
+
+
+def units_left(layers: Sequence[Layer]) -> tuple[Tensor, int]:
+    """Number the hidden units, and tell which of them each weight leaves.
+
+    The units are the inputs of all layers but the first: of a dense layer its inputs, of a convolution its input
+    channels.
+
+    Returns:
+        The unit of each weight, ``(D,)`` of int32, and U, the number of units; U is also the unit of weights that leave
+        none: those of the first layer, and biases.
+    """
+    num_units, parts = 0, [torch.full((layers[0].dim,), -1, dtype=torch.int32)]
+    for layer in layers[1:]:
+        num_out, num_in = layer.shape[:2]
+        groups = layer.groups if isinstance(layer, Convolution) else 1
+        first = num_units + torch.arange(num_out) * groups // num_out * num_in  # of each output's group
+        of_kernel = (first.unsqueeze(1) + torch.arange(num_in)).to(torch.int32)
+        parts.append(of_kernel.repeat_interleave(math.prod(layer.shape[2:]), 1).flatten())
+        parts.append(torch.full((num_out * layer.has_bias,), -1, dtype=torch.int32))
+        num_units += groups * num_in
+    unit = torch.cat(parts)
+    return torch.where(unit < 0, num_units, unit), num_units
 
 
 def unflatten(w: Tensor, layers: Sequence[Layer]) -> list[LayerWeights]:

@@ -13,7 +13,7 @@ The kernel of a convolution is drawn, :math:`w = M + \sqrt V \circ \epsilon`. Wi
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,24 +76,33 @@ def forward_local(
 
 def num_activations(architecture: Architecture) -> int:
     """Count the outputs of all layers with weights for one example."""
-    return sum(num_outputs for _, num_outputs in _runs(architecture))
+    return sum(run.num_outputs for run in runs(architecture))
 
 
 def num_local_noise(architecture: Architecture, num_examples: int) -> int:
     """Count the numbers that :func:`forward_local` draws for each of its S draws."""
     return sum(
-        layer.dim if layer.shares_weights else num_examples * num_outputs for layer, num_outputs in _runs(architecture)
+        run.layer.dim if run.layer.shares_weights else num_examples * run.num_outputs for run in runs(architecture)
     )
 
 
-def _runs(architecture: Architecture) -> list[tuple[Layer, int]]:
-    """List the layers in the order in which they run, with the number of their outputs for one example."""
+class LayerRun(NamedTuple):
+    """A layer at work on one example: its number, itself, the shape of its inputs and the number of its outputs."""
+
+    number: int
+    layer: Layer
+    inputs: torch.Size
+    num_outputs: int
+
+
+def runs(architecture: Architecture) -> list[LayerRun]:
+    """List the layers in the order in which they run."""
     runs = []
 
     def apply(i: int, h: Tensor) -> Tensor:
         layer = architecture.layers[i]
         outputs = layer.apply(h, h.new_zeros(layer.shape), None)
-        runs.append((layer, outputs.numel()))
+        runs.append(LayerRun(i, layer, h.shape, outputs.numel()))
         return outputs
 
     with torch.no_grad():

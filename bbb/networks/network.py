@@ -7,10 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from bbb.data import Normalization
-from bbb.distributions import FlowedGaussian, FlowName, Gaussian, WeightDistribution, identity_flow
+from bbb.distributions import (
+    Dropout,
+    FlowedGaussian,
+    FlowName,
+    Gaussian,
+    Point,
+    PosteriorName,
+    WeightDistribution,
+    identity_flow,
+)
 from bbb.networks.architecture import Architecture
-from bbb.networks.layers import LayerWeights
-from bbb.networks.layout import layer_dims, num_weights, unflatten
+from bbb.networks.layers import Layer, LayerWeights
+from bbb.networks.layout import layer_dims, num_weights, unflatten, units_left
 
 
 class BayesianNetwork(nn.Module):
@@ -66,23 +75,24 @@ class BayesianNetwork(nn.Module):
 
     def replicas(self) -> list["BayesianNetwork"]:
         """Copy the R networks that this one stands for; a single network is returned as it is."""
-        if not isinstance(self.posterior, Gaussian) or self.num_replicas is None:
+        if not isinstance(self.posterior, Gaussian | Point) or self.num_replicas is None:
             return [self]
         return [self.with_posterior(posterior) for posterior in self.posterior.replicas()]
 
     @classmethod
     def stacked(cls, networks: Sequence["BayesianNetwork"]) -> "BayesianNetwork":
-        """Stack R networks with Gaussian posteriors into one, which trains them as one batched model.
+        """Stack R networks with Gaussian posteriors, or R points, into one, which trains them as one batched model.
 
         Raises:
-            ValueError: a posterior is not Gaussian, or there are layers that are not Bayesian.
+            ValueError: the posteriors are of another kind, or there are layers that are not Bayesian.
         """
-        posteriors = [network.posterior for network in networks if isinstance(network.posterior, Gaussian)]
-        if len(posteriors) != len(networks):
-            raise ValueError("networks: replicas must have Gaussian posteriors, without flows")
+        gaussians = [network.posterior for network in networks if isinstance(network.posterior, Gaussian)]
+        points = [network.posterior for network in networks if type(network.posterior) is Point]
+        if len(networks) not in (len(gaussians), len(points)):
+            raise ValueError("networks: replicas must have Gaussian posteriors, without flows, or be points")
         if any(network.fixed is not None for network in networks):
             raise ValueError("networks: replicas would share the layers that are not Bayesian; train them one by one")
-        return networks[0].with_posterior(Gaussian.stacked(posteriors))
+        return networks[0].with_posterior(Gaussian.stacked(gaussians) if gaussians else Point.stacked(points))
 
 
 def initial_network(
@@ -92,8 +102,10 @@ def initial_network(
     num_flows: int = 0,
     flow: FlowName = "planar",
     normalization: Normalization | None = None,
+    posterior: PosteriorName = "gaussian",
+    dropout: float = 0.5,
 ) -> BayesianNetwork:
-    """Create a network to train, with a Gaussian posterior, or with flows on it for each layer.
+    """Create a network to train: with a Gaussian posterior, with flows on it for each layer, or with a point.
 
     Means start as a ReLU network's weights do, N(0, 2 / fan_in) (He et al. 2015, arXiv 1502.01852); biases at 0.
 
@@ -104,6 +116,8 @@ def initial_network(
         num_flows: K planar maps on the posterior of each layer; they start as the identity.
         flow: ``planar`` or ``matrix_planar``.
         normalization: what turns raw inputs into those of the network; by default that of pixels.
+        posterior: ``gaussian``, ``point`` or ``dropout``; the last two have no ``init_std`` and no flows.
+        dropout: share of the hidden units that dropout drops.
 
     Raises:
         ValueError: unknown flow.
@@ -113,11 +127,20 @@ def initial_network(
         kernel = torch.randn(math.prod(layer.shape), generator=generator, device=generator.device)
         parts += [kernel * math.sqrt(2.0 / layer.fan_in), kernel.new_zeros(layer.shape[0] * layer.has_bias)]
     mean = torch.cat(parts)
+    if posterior == "point":
+        return BayesianNetwork(architecture, Point(mean), normalization)
+    if posterior == "dropout":
+        return BayesianNetwork(architecture, Dropout(mean, dropout, *_units(layers, mean)), normalization)
     base = Gaussian(mean, torch.full_like(mean, math.log(init_std)))
     if num_flows == 0:
         return BayesianNetwork(architecture, base, normalization)
     flows = [identity_flow(flow, layer.shape, num_flows, init_std, generator, layer.has_bias) for layer in layers]
     return BayesianNetwork(architecture, FlowedGaussian(base, flows, layer_dims(layers)), normalization)
+
+
+def _units(layers: Sequence[Layer], like: Tensor) -> tuple[Tensor, int]:
+    unit, num_units = units_left(layers)
+    return unit.to(like.device), num_units
 
 
 def num_hidden_weights(architecture: Architecture) -> int:

@@ -1,16 +1,17 @@
 """Deterministic networks as prior means: the weights of an ordinary ``state_dict``, matched with the layers."""
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bbb.networks.architecture import Architecture
-from bbb.networks.weights_file import WeightsError
+from bbb.networks.weights_file import FORMATS, UsersOwn, WeightsError, load_weights
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,25 @@ class PretrainedMean:
     report: tuple[str, ...]
 
 
-def load_pretrained(path: Path, architecture: Architecture, keep_head: bool | None = None) -> PretrainedMean:
+def load_pretrained(
+    path: Path, architecture: Architecture, keep_head: bool | None = None, network: UsersOwn | None = None
+) -> PretrainedMean:
     """Read the weights of a trained network, and match them with layers by name and shape.
 
     A layer takes ``NAME.weight`` and ``NAME.bias`` of its own name if their shapes agree. Otherwise it takes the next
     unused weights of its shape, in the order of the names (a safetensors file keeps no other), with 10 behind 2.
 
     Args:
-        path: a safetensors file of an ordinary ``state_dict``.
+        path: a safetensors file of an ordinary ``state_dict``, or the weights file of a posterior, of which the centre
+            is taken.
         architecture: the network whose layers are to be matched.
         keep_head: True demands that the head matches; False leaves it out; None takes it if it does.
+        network: a user's own network, which reads the weights file of its posterior (see :func:`load_weights`).
 
     Raises:
         WeightsError: the file cannot be read, holds values that are not finite, or matches no layer, or not the head.
     """
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: is not a safetensors file, or is damaged ({error})") from None
+    tensors = _read(path, network)
     if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
     names = sorted((name.removesuffix(".weight") for name in tensors if name.endswith(".weight")), key=_in_order)
@@ -74,6 +76,28 @@ def load_pretrained(path: Path, architecture: Architecture, keep_head: bool | No
         raise WeightsError(f"{path}: matches no layer of {architecture}; it holds {shapes or 'no weights'}")
     report += [f"not used: {key}" for key in unused]
     return PretrainedMean(torch.cat(means), torch.cat(masks), tuple(report))
+
+
+def _read(path: Path, network: UsersOwn | None) -> dict[str, Tensor]:
+    """Read the tensors of an ordinary ``state_dict``, or make those of a posterior's centre."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            is_posterior = (file.metadata() or {}).get("format") in [json.dumps(name) for name in FORMATS]
+        if not is_posterior:
+            return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: is not a safetensors file, or is damaged ({error})") from None
+    source, _ = load_weights(path, network=network)
+    if source.num_replicas is not None:
+        raise WeightsError(
+            f"{path}: holds {source.num_replicas} replicas; name the weights of a run with num_replicas=1"
+        )
+    tensors = {}
+    for name, (kernel, bias) in zip(source.architecture.names, source.centre_layers(), strict=True):
+        tensors[f"{name}.weight"] = kernel[0].detach()
+        if bias is not None:
+            tensors[f"{name}.bias"] = bias[0].detach()
+    return tensors
 
 
 def _in_order(name: str) -> list[str | int]:

@@ -1,6 +1,6 @@
 """Pruning of a network: its kernels lose weights, its biases none."""
 
-from bbb.distributions import FlowedGaussian, Gaussian, Pruned, prune
+from bbb.distributions import FlowedGaussian, Gaussian, Point, Pruned, prune
 from bbb.networks.layout import kernel_mask
 from bbb.networks.network import BayesianNetwork
 from bbb.system import InputError
@@ -10,7 +10,7 @@ class PruningError(InputError):
     """A posterior that cannot be pruned, or a share that is none."""
 
 
-def check_prunable(network: BayesianNetwork) -> Gaussian:
+def check_prunable(network: BayesianNetwork) -> Gaussian | Point:
     """Return the posterior of a network whose weights can be ranked.
 
     Raises:
@@ -29,16 +29,17 @@ def check_prunable(network: BayesianNetwork) -> Gaussian:
         )
     if isinstance(posterior, Pruned):
         raise PruningError("is pruned already; prune the posterior that it was made of")
-    if not isinstance(posterior, Gaussian):
-        raise PruningError(f"is a {type(posterior).__name__}; only Gaussian posteriors can be pruned")
+    if not isinstance(posterior, Gaussian | Point):
+        raise PruningError(f"is a {type(posterior).__name__}; only Gaussian posteriors and points can be pruned")
     return posterior
 
 
 def pruned_network(network: BayesianNetwork, share: float) -> BayesianNetwork:
     """Remove a share of a network's weights: those with the lowest signal-to-noise ratio |mean| / std.
 
-    All weights of all kernels are ranked together (Blundell et al. 2015, section 5.1, arXiv 1505.05424). Biases are few
-    and stay. Layers without a posterior are not touched.
+    All weights of all kernels are ranked together (Blundell et al. 2015, section 5.1, arXiv 1505.05424). Points, with
+    dropout or without, have no std, and their weights are ranked by |mean|. Biases are few and stay. Layers without a
+    posterior are not touched.
 
     Args:
         network: the network.

@@ -16,12 +16,24 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bbb.data import Normalization
-from bbb.distributions import FLOWS, FlowName, Gaussian, Pruned, WeightDistribution, flows_of, num_flow_parameters
+from bbb.distributions import (
+    FLOWS,
+    Dropout,
+    FlowName,
+    Gaussian,
+    Point,
+    PosteriorName,
+    Pruned,
+    WeightDistribution,
+    flows_of,
+    num_flow_parameters,
+    posterior_name,
+)
 from bbb.networks.architecture import Architecture
 from bbb.networks.bits import BITS, pack, unpack
 from bbb.networks.build import build
 from bbb.networks.layers import Shape
-from bbb.networks.layout import num_weights
+from bbb.networks.layout import num_weights, units_left
 from bbb.networks.lenet import num_lenet_weights
 from bbb.networks.mlp import MLP
 from bbb.networks.module import ModuleArchitecture
@@ -31,7 +43,8 @@ from bbb.system import InputError, write_aside
 FORMAT = "bbb-weights-2"  # an MLP on pixels
 FORMAT_3 = "bbb-weights-3"  # any network
 FORMAT_4 = "bbb-weights-4"  # any network, pruned: a bit for each weight, and the parameters of those that are kept
-FORMATS = (FORMAT, FORMAT_3, FORMAT_4)
+FORMAT_5 = "bbb-weights-5"  # any network whose posterior is a point, with dropout or without, pruned or not
+FORMATS = (FORMAT, FORMAT_3, FORMAT_4, FORMAT_5)
 KEPT = "kept"  # the tensor of the bits
 MOST = 10_000_000  # inputs or outputs that a file may claim before anything is made for them
 DTYPES = (torch.float32, torch.float64)
@@ -64,8 +77,12 @@ def save_weights(
     tensors = dict(_parameters(posterior).state_dict())
     tensors |= {f"likelihood.{name}": value for name, value in (likelihood or {}).items()}
     layout = _layout(network, input_shape)
+    parameters = _parameters(posterior)
+    if isinstance(parameters, Point):
+        layout |= {"format": FORMAT_5, "posterior": posterior_name(posterior)}
+        layout |= {"dropout": parameters.share} if isinstance(parameters, Dropout) else {}
     if isinstance(posterior, Pruned):
-        layout["format"] = FORMAT_4
+        layout["format"] = FORMAT_5 if isinstance(parameters, Point) else FORMAT_4
         tensors[KEPT] = pack(posterior.kept)
     if layout["format"] != FORMAT:
         tensors |= {f"normalization.{name}": value for name, value in network.normalization.named_buffers()}
@@ -108,13 +125,15 @@ def load_weights(
     if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
     own = {name: value for name, value in tensors.items() if not name.startswith(_EXTRAS)}
-    bits = own.pop(KEPT, torch.zeros(0, dtype=torch.uint8)) if about["format"] == FORMAT_4 else None
+    is_pruned = about["format"] == FORMAT_4 or (about["format"] == FORMAT_5 and KEPT in own)
+    bits = own.pop(KEPT, torch.zeros(0, dtype=torch.uint8)) if is_pruned else None
+    kind, dropout = _kind(path, about)
     num_held = sum(value.numel() for value in tensors.values()) if bits is None else BITS * bits.numel()
     architecture = _architecture(path, about, network, num_held)
     if bits is None:
-        loaded = _blank(architecture, num_flows, flow, num_replicas, own)
+        loaded = _blank(architecture, num_flows, flow, num_replicas, own, kind, dropout)
     else:
-        loaded = None if num_flows or num_replicas > 1 else _blank_pruned(architecture, bits, own)
+        loaded = None if num_flows or num_replicas > 1 else _blank_pruned(architecture, bits, own, kind, dropout)
     target = None if loaded is None else _parameters(loaded.posterior)
     wanted = {} if target is None else {name: value.shape for name, value in target.state_dict().items()}
     if loaded is None or target is None or wanted != {name: value.shape for name, value in own.items()}:
@@ -136,6 +155,17 @@ def read_about(path: Path) -> dict[str, Any]:
         WeightsError: the file is missing, damaged or not of this format.
     """
     return _read(path)[0]
+
+
+def _kind(path: Path, about: Mapping[str, Any]) -> tuple[PosteriorName, float]:
+    """Read which kind of posterior a file holds, and the share that dropout drops."""
+    if about["format"] != FORMAT_5:
+        return "gaussian", 0.0
+    kind, dropout = about.get("posterior"), about.get("dropout", 0.0)
+    is_possible = isinstance(dropout, float) and 0.0 <= dropout < 1.0 and not about["num_flows"]
+    if kind not in ("point", "dropout") or not is_possible or (kind == "dropout" and about["num_replicas"] != 1):
+        raise WeightsError(f"{path}: the layout in its metadata is damaged")
+    return kind, dropout
 
 
 def _layout(network: BayesianNetwork, input_shape: Shape | None) -> dict[str, Any]:
@@ -212,29 +242,43 @@ def _extras(
 
 
 def _blank(
-    architecture: Architecture, num_flows: int, flow: FlowName | None, num_replicas: int, tensors: Mapping[str, Tensor]
+    architecture: Architecture,
+    num_flows: int,
+    flow: FlowName | None,
+    num_replicas: int,
+    tensors: Mapping[str, Tensor],
+    kind: PosteriorName,
+    dropout: float,
 ) -> BayesianNetwork | None:
     """Make a network to load tensors into; None if they are too few, since it might exceed the memory, or not its."""
     if num_replicas > 1 and architecture.fixed is not None:
         return None
     layers, flow = architecture.layers, flow or "planar"
     flow_parameters = num_flow_parameters([layer.matrix_shape for layer in layers], flow)
-    needed = num_replicas * (2 * num_weights(layers) + num_flows * flow_parameters)
+    num_each = 2 if kind == "gaussian" else 1  # numbers for each weight
+    needed = num_replicas * (num_each * num_weights(layers) + num_flows * flow_parameters)
     dtypes = {value.dtype for value in tensors.values()}
     if sum(value.numel() for value in tensors.values()) < needed or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
         return None
-    network = initial_network(architecture, 1.0, torch.Generator(), num_flows, flow).to(dtypes.pop())
+    how = num_flows, flow, None, kind, dropout
+    network = initial_network(architecture, 1.0, torch.Generator(), *how).to(dtypes.pop())
     return network if num_replicas == 1 else BayesianNetwork.stacked([network] * num_replicas)
 
 
-def _blank_pruned(architecture: Architecture, bits: Tensor, tensors: Mapping[str, Tensor]) -> BayesianNetwork | None:
+def _blank_pruned(
+    architecture: Architecture, bits: Tensor, tensors: Mapping[str, Tensor], kind: PosteriorName, dropout: float
+) -> BayesianNetwork | None:
     """Make a network to load a pruned posterior into; None if the bits are not one for each weight, or as above."""
     kept = unpack(bits, num_weights(architecture.layers))
     dtypes = {value.dtype for value in tensors.values()}
     if kept is None or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
         return None
     mean, log_std = torch.zeros(2, int(kept.sum()))
-    return BayesianNetwork(architecture, Pruned(Gaussian(mean, log_std), kept)).to(dtypes.pop())
+    base: Gaussian | Point = Gaussian(mean, log_std) if kind == "gaussian" else Point(mean)
+    if kind == "dropout":
+        unit, num_units = units_left(architecture.layers)
+        base = Dropout(mean, dropout, unit[kept], num_units)
+    return BayesianNetwork(architecture, Pruned(base, kept)).to(dtypes.pop())
 
 
 def _parameters(posterior: WeightDistribution) -> WeightDistribution:

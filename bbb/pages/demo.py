@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bbb.data import DataError, Split, load
-from bbb.distributions import Gaussian, Pruned, mean_and_std
+from bbb.distributions import FlowedGaussian, mean_and_std, posterior_name
 from bbb.inference import Categorical
 from bbb.networks import MLP, read_about
 from bbb.pages.examples import Examples
@@ -84,7 +84,9 @@ class _Shown:
         if not isinstance(self.posterior.likelihood, Categorical):
             raise self._refusal("predicts numbers (likelihood=gaussian)", "it shows the probabilities of classes")
         distribution = self.posterior.network.posterior
-        if not isinstance(distribution, Gaussian | Pruned):
+        if posterior_name(distribution) == "dropout":
+            raise self._refusal("drops units (posterior=dropout)", "it draws weights from Gaussians, or a point")
+        if isinstance(distribution, FlowedGaussian):
             raise self._refusal("has normalizing flows", "it draws weights from Gaussians; train with num_flows=0")
         if self.posterior.network.fixed is not None:
             raise self._refusal("has deterministic layers", "it draws the weights of all layers")

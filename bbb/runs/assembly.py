@@ -31,11 +31,13 @@ from bbb.distributions import (
     FlowedGaussian,
     FlowName,
     Gaussian,
+    Point,
     Pruned,
     ScaleMixture,
     WeightDistribution,
     gaussian_prior,
     num_flow_parameters,
+    posterior_name,
     scale_mixture_prior,
 )
 from bbb.inference import Categorical, GaussianNoise, Likelihood, prepare
@@ -152,7 +154,8 @@ class Assembly:
         self, architecture: Architecture, init_std: float, num_flows: int, flow: FlowName, replica: int
     ) -> BayesianNetwork:
         draws = self.generator("init", replica=replica)
-        return initial_network(architecture, init_std, draws, num_flows, flow, self.normalization)
+        kind = self.settings.posterior, self.settings.dropout
+        return initial_network(architecture, init_std, draws, num_flows, flow, self.normalization, *kind)
 
     def _from_pretrained(
         self, fresh: BayesianNetwork, pretrained: PretrainedMean
@@ -160,7 +163,7 @@ class Assembly:
         """Center prior and start at the weights of a trained network; where nothing matches, as without them."""
         mean, is_matched = pretrained.mean.to(self.device), pretrained.is_matched.to(self.device)
         base = fresh.posterior.base if isinstance(fresh.posterior, FlowedGaussian) else fresh.posterior
-        if not isinstance(base, Gaussian):
+        if not isinstance(base, Gaussian | Point):
             raise TypeError(f"a {type(base).__name__} has no mean to start at")
         with torch.no_grad():
             base.mean.copy_(torch.where(is_matched, mean, base.mean))
@@ -220,7 +223,7 @@ def assemble(settings: Settings, device: torch.device, started_with: Mapping[str
         record = _same_source(settings.pretrained, started_with)
     if settings.prior == "pretrained":
         keep_head = {"keep": True, "fresh": False, "auto": None}[settings.head]
-        pretrained = load_pretrained(Path(record["weights"]), architecture, keep_head)
+        pretrained = load_pretrained(Path(record["weights"]), architecture, keep_head, settings.network)
         return Assembly(*parts, source=None, pretrained=pretrained, record=record)
     source = _load_source(settings, device, record)
     _check_layout(settings, source, architecture)
@@ -287,9 +290,29 @@ def _load_source(settings: Settings, device: torch.device, record: dict[str, str
         raise WeightsError(
             f"{path}: holds a pruned posterior, which estimator=local cannot train; use estimator=weights"
         )
+    _check_kind(settings, path, network.posterior)
     _check_about(path, network, about)
     test = _load_source_test(settings, path, network, about) if settings.prior == "posterior" else None
     return Source(record, network, about, test.to(device) if test is not None else None)
+
+
+def _check_kind(settings: Settings, path: Path, posterior: WeightDistribution) -> None:
+    """Refuse a posterior that is no prior, or is not of the kind to be trained.
+
+    Raises:
+        bbb.networks.WeightsError: the message says what to use.
+    """
+    kind = posterior_name(posterior)
+    centred = "prior=pretrained centres a Gaussian prior at its weights"
+    if settings.prior == "posterior" and not posterior.has_density:
+        raise WeightsError(f"{path}: holds posterior={kind}, which has no variances and is no prior; {centred}")
+    if kind != settings.posterior:
+        raise WeightsError(
+            f"{path}: holds posterior={kind}, the configuration asks for posterior={settings.posterior}; use "
+            f"posterior={kind}, or {centred}"
+        )
+    if kind == "dropout" and isinstance(posterior, Pruned):
+        raise WeightsError(f"{path}: holds a pruned posterior, which posterior=dropout cannot train; use another")
 
 
 def _load_source_test(

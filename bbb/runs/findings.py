@@ -44,12 +44,14 @@ def find(
         test: the test set.
         classes: as in :func:`of_classes`.
     """
-    found = {}
+    found: dict[str, Any] = {}
     if isinstance(likelihood, GaussianNoise):
         found = of_numbers(predictive, test, likelihood)
     elif aleatoric is not None:
         found = of_classes(predictive, aleatoric, test, classes)
-    return {**found, "layers": signal_to_noise(network)}
+    if network.posterior.has_density:
+        found["layers"] = signal_to_noise(network)
+    return found
 
 
 def of_classes(log_probs: Tensor, aleatoric: Tensor, test: Split, classes: Sequence[int] | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bbb.inference import (
     Training,
     choose_inflation,
     elbo,
+    num_distinct,
     predict,
     predict_with_centre,
     source_error,
@@ -48,7 +49,8 @@ class Result:
     ``seconds`` counts training, validation and testing, over all parts of a run that was resumed. With replicas, the
     test scores are those of the ensemble; ``elbo``, ``kl`` and ``test_error_mean_weights`` are means over replicas; and
     ``replicas`` holds the scores of each. Under ``prior=posterior``, ``prior_inflation`` is the factor used, and
-    ``source_error`` is the error of the hidden layers on the source's test set under the source's head.
+    ``source_error`` is the error of the hidden layers on the source's test set under the source's head. A point has
+    neither ``elbo`` nor ``kl``. With dropout the test averages over masks, and the mean weights are weight scaling.
     """
 
     test_error: float | None = None
@@ -60,8 +62,8 @@ class Result:
     test_coverage_90: float | None = None
     test_error_mean_weights: float | None = None
     test_rmse_mean_weights: float | None = None
-    elbo: float
-    kl: float
+    elbo: float | None = None
+    kl: float | None = None
     num_epochs: int
     seconds: float
     noise_std: float | None = None
@@ -146,7 +148,7 @@ def run(
         history = progress.train(after_epoch, stoppable(on_step))
         if not is_first:
             return None
-        count = _Count(_num_evaluated(assembly), on_test, should_stop, folder)
+        count = _Count(_num_evaluated(assembly, network), on_test, should_stop, folder)
         result, predicted = _evaluate(assembly, network, likelihood, prior, history, count)
         if settings.prior == "posterior":
             result = replace(result, prior_inflation=inflation, source_error=_source_error(assembly, network, count))
@@ -201,10 +203,12 @@ class _Count:
             raise StoppedError(RESUMABLE) if self.folder is not None else StoppedError
 
 
-def _num_evaluated(assembly: Assembly) -> int:
+def _num_evaluated(assembly: Assembly, network: BayesianNetwork) -> int:
     """Count the images that testing evaluates, each as often as it does."""
     settings, task, source = assembly.settings, assembly.task, assembly.source
-    num = settings.num_test_samples * len(task.test) + settings.num_validation_samples * len(task.train)
+    num = num_distinct(network.posterior, settings.num_test_samples) * len(task.test)
+    if network.posterior.has_density:
+        num += settings.num_validation_samples * len(task.train)
     num_source = len(source.test) if source is not None and source.test is not None else 0
     return settings.num_replicas * num + settings.num_test_samples * num_source
 
@@ -277,11 +281,12 @@ def _evaluate(
         of_centre = likelihood.scores(
             likelihood.mix([predict_with_centre(replica, likelihood, test.images)]), test.labels
         )
-        samples = settings.num_validation_samples
-        elbo_per_example, kl = elbo(replica, likelihood, prior, assembly.task.train, samples, draws, on_images)
         scores = _prefixed(likelihood.scores(predictions[-1], test.labels))
         main = "error" if "error" in of_centre else "rmse"
-        scores |= {f"test_{main}_mean_weights": of_centre[main], "elbo": elbo_per_example, "kl": kl}
+        scores[f"test_{main}_mean_weights"] = of_centre[main]
+        if replica.posterior.has_density:
+            how = assembly.task.train, settings.num_validation_samples, draws, on_images
+            scores["elbo"], scores["kl"] = elbo(replica, likelihood, prior, *how)
         replicas.append(scores)
     means = {name: statistics.fmean(scores[name] for scores in replicas) for name in replicas[0]}
     predictive = likelihood.mix_replicas(predictions)

@@ -15,7 +15,7 @@ MARKERS = dict(zip(PALETTE, "os^Dv", strict=True))
 
 
 def training_curves(epochs: Sequence[Epoch], title: str, result: Mapping[str, float] | None = None) -> Figure:
-    """Draw what one looks for first: error (or RMSE) and NLL against epochs, with the best epoch, then the KL.
+    """Draw what one looks for first: error (or RMSE) and NLL against epochs, with the best epoch, then any KL.
 
     The best epoch is that with the lowest validation NLL. The scores on the test set are dashed lines.
 
@@ -27,19 +27,21 @@ def training_curves(epochs: Sequence[Epoch], title: str, result: Mapping[str, fl
     Returns:
         A figure that belongs to no window and no global state.
     """
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    score, nll, kl = figure.subplots(1, 3)
+    kls = _metric(epochs, "train_kl")
+    num_panels = 3 if kls else 2
+    figure = Figure(figsize=(4 * num_panels, 3.8), layout="constrained")
+    panels = score, nll, *others = figure.subplots(1, num_panels)
     is_rmse = any(epoch.train_rmse is not None for epoch in epochs)
     scores = {part: _scores(epochs, part, is_rmse) for part in ("train", "validation")}
     nlls = {part: _metric(epochs, f"{part}_nll") for part in ("train", "validation")}
     best = min(nlls["validation"], key=nlls["validation"].__getitem__, default=None)
     tested = result or {}
-    panels = (
+    shown = (
         (score, scores, tested.get("test_rmse" if is_rmse else "test_error")),
         (nll, nlls, tested.get("test_nll")),
     )
     unit = "" if is_rmse else " %"
-    for axes, curves, at_test in panels:
+    for axes, curves, at_test in shown:
         in_unit = unit if axes is score else ""
         for part, colour in (("train", TRAIN), ("validation", VALIDATION)):
             if curves[part]:
@@ -56,13 +58,14 @@ def training_curves(epochs: Sequence[Epoch], title: str, result: Mapping[str, fl
         if all(value > 0 for curve in curves.values() for value in curve.values()):  # no error, or dense numbers: not
             axes.set_yscale("log")
         axes.legend(frameon=False, fontsize="small")
-    draw_curve(kl, [epoch.number for epoch in epochs], [epoch.train_kl for epoch in epochs], "train", TRAIN)
+    for kl in others:
+        draw_curve(kl, [*kls], [*kls.values()], "train", TRAIN)
+        kl.set_ylabel("KL(q || p) (nats)")
     score.set_ylabel("RMSE" if is_rmse else "error (%)")
     nll.set_ylabel("NLL (nats per example)")
-    kl.set_ylabel("KL(q || p) (nats)")
-    for axes in (score, nll, kl):
+    for axes in panels:
         axes.set_xlabel("epoch")
-    style(score, nll, kl)
+    style(*panels)
     figure.suptitle(title)
     return figure
 

@@ -232,14 +232,19 @@ class Posterior:
 
         Returns:
             Copies: the widened distribution, the normalization and the deterministic layers.
+
+        Raises:
+            bbb.system.InputError: the posterior is a point, with dropout or without.
         """
         network = self.network
+        if not network.posterior.has_density:
+            raise InputError("a point has no variances and is no prior; train with posterior=gaussian")
         fixed = {} if network.fixed is None else copy.deepcopy(network.fixed.state_dict())
         distribution, normalization = network.posterior.widened(inflation, floor), copy.deepcopy(network.normalization)
         return Prior(distribution, normalization, self.takes_bytes, fixed)
 
     def pruned(self, share: float) -> "Posterior":
-        """Copy the posterior without the weights that have the lowest |mean| / std.
+        """Copy the posterior without the weights that have the lowest |mean| / std; of a point, the lowest |mean|.
 
         Args:
             share: of the weights of all kernels, in [0, 1); biases stay.

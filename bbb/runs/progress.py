@@ -108,10 +108,9 @@ def metrics(epoch: Epoch) -> dict[str, float]:
 def describe(epoch: Epoch, num_epochs: int) -> str:
     """Format the metrics of an epoch as one line."""
     train = _score(epoch.train_accuracy, epoch.train_rmse)
-    line = (
-        f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs} | train {train}, "
-        f"NLL {epoch.train_nll:.4f}, KL {epoch.train_kl:.4g}, ELBO {epoch.train_elbo:.4f}"
-    )
+    line = f"epoch {epoch.number:>{len(str(num_epochs))}}/{num_epochs} | train {train}, NLL {epoch.train_nll:.4f}"
+    if epoch.train_kl is not None:
+        line += f", KL {epoch.train_kl:.4g}, ELBO {epoch.train_elbo:.4f}"
     if epoch.validation_nll is not None:
         validation = _score(epoch.validation_accuracy, epoch.validation_rmse)
         line += f" | validation {validation}, NLL {epoch.validation_nll:.4f}"

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
 from bbb.data import NormalizationName
-from bbb.distributions import FlowName, PriorName
+from bbb.distributions import FlowName, PosteriorName, PriorName
 from bbb.inference import BetaType, Estimator, Head, LikelihoodName, LrSchedule, OptimizerName, Precision, Start
 from bbb.runs.plain import ALIASES, SettingsError
 
@@ -139,6 +139,8 @@ class Settings:
     input_dropout: Annotated[float, _number("share of pixels", ge=0, lt=1)]
     input_shift: Annotated[int, _integer("pixels", 0, 32)]
     estimator: Annotated[Estimator, _choice(Estimator)]
+    posterior: Annotated[PosteriorName, _choice(PosteriorName)]
+    dropout: Annotated[float, _number("share of the hidden units", ge=0, lt=1)]
     prior: Annotated[PriorName, _choice(PriorName)]
     prior_std: Std
     prior_pi: Annotated[float, _number("probability of the wide component", gt=0, lt=1)]
@@ -166,6 +168,26 @@ class Settings:
     num_threads: Annotated[
         int | None, Field(description="a whole number from 1 to 1024 (threads), or null for all cores", ge=1, le=1024)
     ]
+
+    @model_validator(mode="after")
+    def _suits_the_posterior(self) -> "Settings":
+        if self.posterior == "gaussian":
+            return self
+        key = f"posterior={self.posterior!r}"
+        if self.num_flows > 0:
+            raise ValueError(f"{key}: has no density that num_flows={self.num_flows} could transform; use num_flows=0")
+        if self.estimator == "local":
+            raise ValueError(f"{key}: has no variances, which estimator=local needs; use estimator=weights")
+        if self.num_samples > 1:
+            raise ValueError(f"{key}: trains on one draw a step, not on num_samples={self.num_samples}; use 1")
+        if self.prior in ("ard", "posterior"):
+            raise ValueError(
+                f"{key}: has no variances, which prior={self.prior} needs; use prior=gaussian, scale_mixture or "
+                "pretrained, or beta_type=none for no prior at all"
+            )
+        if self.posterior == "dropout" and self.num_replicas > 1:
+            raise ValueError(f"{key}: trains one network, not num_replicas={self.num_replicas}; use num_replicas=1")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":

@@ -1,6 +1,7 @@
 """How much of a posterior is needed: its test scores without the weights of the lowest signal-to-noise ratio.
 
-The experiment of Blundell et al. 2015, section 5.1, table 2 (arXiv 1505.05424). It prints nothing.
+Of a point, with dropout or without, the weights of the lowest magnitude are removed. The experiment is that of Blundell
+et al. 2015, section 5.1, table 2 (arXiv 1505.05424). It prints nothing.
 """
 
 import json
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bbb.distributions import Gaussian, log_signal_to_noise
+from bbb.distributions import Gaussian, Point, log_importance
+from bbb.inference import num_distinct
 from bbb.networks import BayesianNetwork, PruningError, check_prunable, kernel_mask, pruned_network, save_weights
 from bbb.runs import WEIGHTS, Retest, check_writable, save_figure
 from bbb.studies.pruning_figure import pruning_figure
@@ -56,7 +58,7 @@ class PruningStudy:
 
     def __post_init__(self) -> None:
         try:
-            self._whole: Gaussian = check_prunable(self._network)
+            self._whole: Gaussian | Point = check_prunable(self._network)
         except PruningError as error:
             raise PruningError(f"pretrained={self.name!r}: {error}") from None
         check_writable(self.folder)
@@ -66,6 +68,16 @@ class PruningStudy:
     def folder(self) -> Path:
         """Where the results go: beside the weights."""
         return self.retest.path.parent
+
+    @property
+    def rank(self) -> str:
+        """What the weights are ranked by, as a formula."""
+        return "|mean|" if isinstance(self._whole, Point) else "|mean| / std"
+
+    @property
+    def num_samples(self) -> int:
+        """Count the draws that are averaged."""
+        return num_distinct(self._whole, self.retest.settings.num_test_samples)
 
     @property
     def num_weights(self) -> int:
@@ -108,10 +120,12 @@ class PruningStudy:
 
     def record(self) -> dict[str, Any]:
         """Collect what the study found; ``figure`` is all that its figure shows."""
-        ratios = log_signal_to_noise(self._whole)[self._kernels]
+        ratios = log_importance(self._whole)[self._kernels]
         decibels = DECIBEL * ratios[ratios.isfinite()].sort().values
-        draw, _ = self._whole.rsample_and_log_prob(1, torch.Generator(self.retest.device).manual_seed(0))
-        weights = {"means": self._whole.centre[self._kernels], "a draw": draw[0, self._kernels]}
+        weights = {"means": self._whole.centre[self._kernels]}
+        if self._whole.has_density:
+            draw, _ = self._whole.rsample_and_log_prob(1, torch.Generator(self.retest.device).manual_seed(0))
+            weights["a draw"] = draw[0, self._kernels]
         most = float(max(values.abs().max() for values in weights.values()))
         main = "rmse" if "rmse" in self.rows[0] else "error"
         cuts = {f"{row['share']:g}": self._cut(ratios, row["num_kept"]) for row in self.rows}
@@ -119,7 +133,7 @@ class PruningStudy:
             "pretrained": self.name,
             "num_weights": self.num_weights,
             "num_biases": self.num_biases,
-            "num_samples": self.retest.settings.num_test_samples,
+            "num_samples": self.num_samples,
             "rows": self.rows,
             "figure": {
                 "shares": [row["share"] for row in self.rows],
@@ -130,7 +144,8 @@ class PruningStudy:
                     decibels, float(decibels[int(LEFT_OUT * len(decibels))]), float(decibels[-1])
                 ),
                 "cuts": {share: cut for share, cut in cuts.items() if cut is not None},
-                "title": f"{self.name}: {self.num_weights:,} weights, pruned by |mean| / std",
+                "rank": self.rank,
+                "title": f"{self.name}: {self.num_weights:,} weights, pruned by {self.rank}",
             },
         }
 

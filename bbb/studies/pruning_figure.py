@@ -17,6 +17,7 @@ def pruning_figure(
     signal_to_noise: Mapping[str, Any],
     cuts: Mapping[str, float],
     title: str,
+    rank: str = "|mean| / std",
 ) -> Figure:
     """Draw the score against the share removed, and histograms of the weights and of their signal-to-noise ratio.
 
@@ -25,9 +26,10 @@ def pruning_figure(
         scores: at each of them.
         score: what they are.
         weights: histograms by name: ``first`` edge, ``width`` of a bin, and ``shares`` in %.
-        signal_to_noise: a histogram, in dB.
+        signal_to_noise: a histogram of what the weights are ranked by, in dB.
         cuts: the lowest ratio that is kept, in dB, by the share removed: a line each.
         title: what is shown.
+        rank: what the weights are ranked by, as a formula.
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     by_share, of_weights, of_ratio = figure.subplots(1, 3)
@@ -45,7 +47,7 @@ def pruning_figure(
         of_ratio.axvline(cut, color=VALIDATION, linewidth=1)
         place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top", "fontsize": 7}
         of_ratio.annotate(f"{100 * float(share):g} %", (cut, 0.99 - 0.08 * i), **place)  # each below the last
-    of_ratio.set(xlabel="20 log10(|mean| / std) (dB)", ylabel="share of the weights (%)")
+    of_ratio.set(xlabel=f"20 log10({rank}) (dB)", ylabel="share of the weights (%)")
     style(by_share, of_weights, of_ratio)
     figure.suptitle(title)
     return figure

@@ -17,7 +17,7 @@ from bbb.distributions import (
     gaussian_prior,
     join,
     kl_divergence,
-    log_signal_to_noise,
+    log_importance,
     mean_and_std,
     prune,
 )
@@ -48,14 +48,14 @@ def test_those_of_the_lowest_ratio_of_mean_to_standard_deviation_go(seed, num):
 def test_neither_small_means_nor_wide_weights_go_first():
     mean, std = torch.tensor([[0.01, 1.0, -0.5], [0.001, 2.0, 0.1]])
     q = Gaussian(mean, std.log())
-    torch.testing.assert_close(log_signal_to_noise(q), torch.tensor([10.0, 0.5, 5.0]).double().log())
+    torch.testing.assert_close(log_importance(q), torch.tensor([10.0, 0.5, 5.0]).double().log())
     assert prune(q, 1 / 3, ALL[:3]).kept.tolist() == [True, False, True]
     assert prune(q, 2 / 3, ALL[:3]).kept.tolist() == [True, False, False]
 
 
 def test_a_mean_of_zero_goes_first_and_of_equals_the_first():
     q = Gaussian(torch.tensor([0.1, 0.0, 0.1, 0.1]), torch.tensor([-1.0, -50.0, -1.0, -1.0]))
-    assert log_signal_to_noise(q)[1] == -math.inf
+    assert log_importance(q)[1] == -math.inf
     assert prune(q, 0.5, ALL[:4]).kept.tolist() == [False, False, True, True]
 
 
