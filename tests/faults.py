@@ -32,6 +32,27 @@ class Fault(NamedTuple):
 
 FAULTS = [
     Fault(
+        "dropout that does not scale up what is left",
+        "distributions/dropout.py",
+        "return (noise >= threshold).to(noise.dtype).mul_(1.0 / (1.0 - share))",
+        "return (noise >= threshold).to(noise.dtype)",
+        "distributions/test_point.py inference/test_point_gradient.py",
+    ),
+    Fault(
+        "dropout of the pixels too",
+        "networks/dropped.py",
+        "            if i == 0:",
+        "            if i < 0:",
+        "inference/test_point_gradient.py",
+    ),
+    Fault(
+        "a point without its weight decay",
+        "inference/point_gradient.py",
+        "self._log_prior.subtract_gradient(self._mean, self._grad, kl_weight)",
+        "self._log_prior.subtract_gradient(self._mean, torch.zeros_like(self._grad), kl_weight)",
+        "inference/test_point_gradient.py",
+    ),
+    Fault(
         "ARD without its limit",
         "distributions/ard.py",
         "log_variance = ratio.clamp(max=1.0).log() + self.max_variance.log()",

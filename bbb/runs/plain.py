@@ -21,6 +21,8 @@ _SINCE = {  # keys that older configurations do not hold, and what was done with
     "noise_std": 1.0,
     "learn_noise": False,
     "input_shift": 0,
+    "posterior": "gaussian",
+    "dropout": 0.5,
 }
 _OPTIONS_OF_OLD = ("resume",)  # keys that configurations held before they became options of a command
 
