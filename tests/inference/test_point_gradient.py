@@ -139,5 +139,5 @@ def test_other_posteriors_and_priors_are_refused():
         (Gaussian(torch.zeros(dim), torch.zeros(dim)), gaussian_prior(dim, 1.0)),
         (Point(torch.zeros(dim)),) * 2,
     ):
-        with pytest.raises(ValueError, match="must be (the point of a single network|a Gaussian or a scale mixture)"):
+        with pytest.raises(ValueError, match=r"must be (the point of a single network|a Gaussian or a scale mixture)"):
             PointGradient(BayesianNetwork(TOY, q), Categorical(3), p, 1)
