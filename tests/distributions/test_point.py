@@ -82,7 +82,9 @@ def test_frozen_and_narrowed_are_copies(member):
         parameter.data.add_(1.0)
     for same in (frozen, narrow):
         assert torch.equal(same.centre, before)
-        assert torch.equal(same.rsample_and_log_prob(1, seeded(1))[0] == 0, q.rsample_and_log_prob(1, seeded(1))[0] == 0)
+        assert torch.equal(
+            same.rsample_and_log_prob(1, seeded(1))[0] == 0, q.rsample_and_log_prob(1, seeded(1))[0] == 0
+        )
 
 
 @pytest.mark.parametrize("member", ["point", "replicas", "pruned point"])

@@ -81,7 +81,9 @@ def test_a_point_is_trained_as_an_ordinary_network_with_weight_decay(weight_deca
     module = ordinary(network)
     beta_type = "standard" if weight_decay else "none"
     plan = dataclasses.replace(PLAN, num_epochs=3, batch_size=16, optimizer="sgd", lr=0.1, beta_type=beta_type)
-    prior = Gaussian(torch.zeros(()).double(), torch.tensor(PRIOR_STD, dtype=torch.float64).log(), network.posterior.dim)
+    prior = Gaussian(
+        torch.zeros(()).double(), torch.tensor(PRIOR_STD, dtype=torch.float64).log(), network.posterior.dim
+    )
     epochs = [*Training(network, Categorical(3), prior, train, None, plan, Streams(seeded(1), seeded(2), 3)).fit()]
     decay = 1.0 / (len(train) * PRIOR_STD**2) if weight_decay else 0.0
     sgd, order = torch.optim.SGD(module.parameters(), lr=0.1, weight_decay=decay), seeded(1)
@@ -217,7 +219,9 @@ def test_over_many_masks_a_linear_network_predicts_as_with_weight_scaling():
 def test_masks_are_drawn_anew_in_every_step():
     network, train = start("dropout"), data(16)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    step = Step(network, Categorical(3), PRIORS["isotropic"](network.posterior.dim), PLAN, [seeded(1)], train, optimizer)
+    step = Step(
+        network, Categorical(3), PRIORS["isotropic"](network.posterior.dim), PLAN, [seeded(1)], train, optimizer
+    )
     x, y = train.images[:8], train.labels[:8]
     costs = [step(x, y, 0.0, False)[0].item() for _ in range(20)]
     assert len({*costs}) == 20
