@@ -1,111 +1,195 @@
-"""Laws of point estimates: a point is where it is, and dropout's draws have its mean and its rate."""
+"""Laws of a point and of dropout: their draws, and what stands in place of the KL."""
 
 import math
 
 import pytest
 import torch
 
-from bbb.distributions import Dropout, NoiseTable, Point, Pruned, gaussian_prior, kl_divergence, mean_and_std, prune
-from tests.tasks import seeded
+from bbb.distributions import (
+    ARD,
+    Dropout,
+    Independent,
+    NoiseTable,
+    Point,
+    Pruned,
+    draw_with_kl,
+    drop,
+    gaussian_prior,
+    join,
+    kl_divergence,
+    log_importance,
+    mean_and_std,
+    posterior_name,
+    prune,
+    scale_mixture_prior,
+)
+from tests.tasks import random_gaussian, seeded
 
-DIM, SHARE, NUM = 14, 0.3, 20_000
-# Two weights that leave no unit, a kernel of 2 x 3 with two biases, and one of 2 x 2: three and two units.
-UNITS = torch.tensor([5, 5, 0, 1, 2, 0, 1, 2, 5, 5, 3, 4, 3, 4], dtype=torch.int32)
+DIM, SHARE = 7, 0.3
+UNIT = torch.tensor([3, 0, 1, 0, 1, 2, 3], dtype=torch.int32)  # of three units; 3: of none
+KEPT = torch.arange(DIM) % 3 != 1
 
 
-def mean(dtype=torch.float64):
-    return torch.randn(DIM, generator=seeded(1), dtype=torch.float64).to(dtype)
+def point(seed=1, dim=DIM):
+    return Point(torch.randn(dim, generator=seeded(seed), dtype=torch.float64))
 
 
 def dropout(share=SHARE):
-    return Dropout(mean(), share, UNITS, 5)
+    return Dropout(point().mean.detach().clone(), share, UNIT, 3)
 
 
-def test_all_draws_of_a_point_are_its_mean_with_log_density_zero():
-    q = Point(mean())
-    w, log_q = q.rsample_and_log_prob(3)
-    assert torch.equal(w, mean().expand(3, DIM))
-    assert torch.equal(log_q, torch.zeros(3).double())
-    assert q.log_prob(w + torch.tensor([[0.0], [0.0], [1.0]])).tolist() == [0.0, 0.0, -math.inf]
-    assert torch.equal(q.centre, mean())
-    assert q.is_certain
-    w.sum().backward()
-    assert torch.equal(q.mean.grad, torch.full((DIM,), 3.0).double())
+MEMBERS = {
+    "point": point,
+    "replicas": lambda: Point.stacked([point(seed) for seed in (1, 2, 3)]),
+    "dropout": dropout,
+    "pruned point": lambda: Pruned.of(point(), KEPT),
+    "pruned dropout": lambda: Pruned.of(dropout(), KEPT),
+}
+members = pytest.mark.parametrize("member", MEMBERS)
 
 
-@pytest.mark.parametrize("q", [Point(mean()), dropout(0.0)], ids=["point", "dropout of nothing"])
-def test_the_kl_is_minus_the_log_density_of_the_prior(q):
-    p = gaussian_prior(DIM, 0.7).double()
-    torch.testing.assert_close(kl_divergence(q, p), -p.log_prob(mean().unsqueeze(0))[0])
+@members
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_draws_have_their_shapes_and_type(member, dtype):
+    q = MEMBERS[member]().to(dtype)
+    w, log_q = q.rsample_and_log_prob(4, seeded(1))
+    assert w.shape == (4, *q.shape)
+    assert log_q.shape == (4, *q.shape[:-1])
+    assert w.dtype == log_q.dtype == q.centre.dtype == q.dtype == dtype
+    on_meta = q.to("meta")
+    w, log_q = on_meta.rsample_and_log_prob(4)
+    assert {value.device.type for value in (w, log_q, on_meta.centre, on_meta.frozen().centre)} == {"meta"}
 
 
-def test_units_drop_whole_columns_at_their_rate_and_the_rest_stays():
-    q = dropout()
-    w, log_q = q.rsample_and_log_prob(NUM, seeded(2))
-    assert not log_q.any()
-    assert not q.is_certain
-    ratios = w.detach() / mean()
-    assert (ratios[:, UNITS == 5] == 1.0).all()
-    units = torch.stack([ratios[:, unit == UNITS][:, 0] for unit in range(5)], dim=1)
-    for unit in range(5):  # each is dropped as a whole
-        columns = ratios[:, unit == UNITS]
-        torch.testing.assert_close(columns, columns[:, :1].expand_as(columns))
-    torch.testing.assert_close(units.max(), torch.tensor(1.0 / (1.0 - SHARE)).double())
-    is_dropped = (units == 0.0).double()
-    standard_error = math.sqrt(SHARE * (1.0 - SHARE) / NUM)
-    assert ((is_dropped.mean(0) - SHARE).abs() < 5 * standard_error).all()
-    together = (is_dropped - SHARE).T @ (is_dropped - SHARE) / NUM
-    assert (together - together.diag().diag()).abs().max() < 5 * SHARE * (1.0 - SHARE) / math.sqrt(NUM)
+@members
+def test_there_is_no_density_and_no_prior(member):
+    q = MEMBERS[member]()
+    assert not q.has_density
+    assert q.is_certain == ("dropout" not in member)
+    assert posterior_name(q) == ("dropout" if "dropout" in member else "point")
+    with pytest.raises(ValueError, match=r"a (Point|Dropout) has no variances to widen, so it is no prior"):
+        q.widened(2.0)
+    assert random_gaussian(1).has_density
+    assert not random_gaussian(1).is_certain
 
 
-def test_the_centre_is_the_mean_of_the_draws_and_std_is_theirs():
-    q = dropout()
-    w = q.rsample_and_log_prob(NUM, seeded(2))[0].detach()
-    means, stds = mean_and_std(q)
-    assert torch.equal(means, q.centre.detach())
-    assert ((w.mean(0) - q.centre).abs() <= 5 * stds / math.sqrt(NUM) + 1e-9).all()
-    torch.testing.assert_close(w.std(0), stds, rtol=0.05, atol=1e-9)
+@members
+def test_frozen_and_narrowed_are_copies(member):
+    q = MEMBERS[member]()
+    frozen, narrow, before = q.frozen(), q.narrowed(0.1), q.centre.detach().clone()
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    for parameter in q.parameters():
+        parameter.data.add_(1.0)
+    for same in (frozen, narrow):
+        assert torch.equal(same.centre, before)
+        assert torch.equal(
+            same.rsample_and_log_prob(1, seeded(1))[0] == 0, q.rsample_and_log_prob(1, seeded(1))[0] == 0
+        )
 
 
-def test_masks_are_read_from_a_table_of_noise_too():
-    noise = NoiseTable(seeded(3), 16, 4 * 5)
+@pytest.mark.parametrize("member", ["point", "replicas", "pruned point"])
+def test_draws_of_a_point_are_the_mean(member):
+    q = MEMBERS[member]()
+    w, log_q = q.rsample_and_log_prob(3, seeded(1))
+    assert torch.equal(w, q.centre.expand(3, *q.shape))
+    assert torch.equal(q.log_prob(w), log_q)
+    assert (q.log_prob(w + (w != 0) * 1e-9) == -torch.inf).all()
+    assert (log_q == 0).all()
+    assert (mean_and_std(q)[1] == 0).all()
+
+
+def test_a_point_is_split_and_joined():
+    q = point()
+    first, rest = q.split(3)
+    assert torch.equal(join(first, rest).centre, q.centre)
+    assert isinstance(join(first, rest), Point)
+    with pytest.raises(ValueError, match="a Dropout cannot be split"):
+        dropout().split(3)
+    assert isinstance(join(first, dropout()), Independent)
+
+
+def test_replicas_are_the_points_that_were_stacked():
+    stacked = MEMBERS["replicas"]()
+    assert [tuple(q.mean.tolist()) for q in stacked.replicas()] == [tuple(point(s).mean.tolist()) for s in (1, 2, 3)]
+
+
+def test_dropout_drops_the_weights_of_a_unit_together_at_its_rate():
+    q, num = dropout(), 20_000
+    w, log_q = q.rsample_and_log_prob(num, seeded(1))
+    factors = w / q.mean
+    assert (log_q == 0).all()
+    torch.testing.assert_close(factors[:, UNIT == 3], torch.ones(num, 2).double())
+    for unit in range(2):
+        ours = factors[:, UNIT == unit]
+        assert torch.equal(ours[:, 0], ours[:, 1])
+    kept = factors[:, [1, 2, 5]]
+    assert ((kept == 0) | ((kept - 1 / (1 - SHARE)).abs() < 1e-12)).all()
+    error = math.sqrt(SHARE * (1 - SHARE) / num)
+    assert ((kept == 0).double().mean(0) - SHARE).abs().max() < 5 * error
+    assert abs(torch.corrcoef(kept.T)[0, 1]) < 5 / math.sqrt(num)
+
+
+def test_the_mean_of_dropouts_draws_is_its_centre_and_their_std_is_told():
+    q, num = dropout(), 20_000
+    w = q.rsample_and_log_prob(num, seeded(2))[0].detach()
+    mean, std = mean_and_std(q)
+    assert ((w.mean(0) - mean).abs() <= 5 * std / math.sqrt(num) + 1e-12).all()
+    torch.testing.assert_close(w.std(0), std, rtol=0.03, atol=1e-12)
+
+
+def test_dropout_takes_one_number_for_each_unit():
+    noise = NoiseTable(seeded(1), 16, 2 * 3)
     noise.begin_step()
-    w, _ = dropout().rsample_and_log_prob(4, noise)
-    assert w.shape == (4, DIM)
-    with pytest.raises(ValueError, match="a step reads more than"):
+    dropout().rsample_and_log_prob(2, noise)
+    with pytest.raises(ValueError, match="a step reads more than window=6 numbers"):
         noise.normal((1,))
 
 
-def test_what_points_cannot_do_they_refuse():
-    with pytest.raises(ValueError, match="a Point has no variances to widen, so it is no prior"):
-        Point(mean()).widened()
-    with pytest.raises(ValueError, match="finitely many draws, and no density"):
-        dropout().log_prob(mean().unsqueeze(0))
-    with pytest.raises(ValueError, match="a Dropout cannot be split"):
-        dropout().split(2)
-    with pytest.raises(ValueError, match=r"unit: has shape \(3,\); must have that of the mean, \(14,\)"):
-        Dropout(mean(), SHARE, UNITS[:3], 5)
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_half_of_the_noise_is_dropped_or_nothing(share):
+    noise = torch.tensor([-2.0, -0.1, 0.0, 0.1])
+    assert drop(noise, share).tolist() == ([1.0] * 4 if share == 0.0 else [0.0, 0.0, 2.0, 2.0])
 
 
-def test_parts_and_copies_of_a_point_are_its_own():
-    q = Point(mean())
-    first, rest = q.split(5)
-    assert torch.equal(torch.cat([first.centre, rest.centre]), mean())
-    narrow = q.narrowed(0.1)
-    with torch.no_grad():
-        q.mean.zero_()
-    assert torch.equal(narrow.centre, mean())
-    assert torch.equal(first.centre, mean()[:5])
+def test_pruned_dropout_draws_the_masks_of_the_whole():
+    whole, pruned = dropout(), MEMBERS["pruned dropout"]()
+    for q, p in ((whole, pruned), (point(), MEMBERS["pruned point"]())):
+        w, ours = (each.rsample_and_log_prob(5, seeded(3))[0] for each in (q, p))
+        assert torch.equal(ours, w * KEPT)
 
 
-@pytest.mark.parametrize("q", [Point(mean()), dropout()], ids=["point", "dropout"])
-def test_the_smallest_weights_are_pruned_first_and_draws_lose_them_alone(q):
-    among = torch.arange(DIM) > 1
-    pruned = prune(q, 0.5, among)
-    assert isinstance(pruned, Pruned)
+PRIORS = {
+    "gaussian": lambda: gaussian_prior(DIM, 0.5).double(),
+    "of its own means": lambda: random_gaussian(4).requires_grad_(False),
+    "mixture": lambda: scale_mixture_prior(DIM, 0.4, 1.0, 0.1).double(),
+}
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("q", [point(), dropout()], ids=["point", "dropout"])
+def test_minus_the_log_density_of_the_mean_stands_in_place_of_the_kl(q, prior):
+    p = PRIORS[prior]()
+    expected = -p.log_prob(q.mean.unsqueeze(0))[0]
+    (expected_gradient,) = torch.autograd.grad(expected, q.mean)
+    for kl in (kl_divergence(q, p), draw_with_kl(q, p, 1, seeded(1))[1]):
+        (gradient,) = torch.autograd.grad(kl, q.mean)
+        torch.testing.assert_close(kl, expected)
+        torch.testing.assert_close(gradient, expected_gradient)
+    stacked = Point.stacked([q, q])
+    torch.testing.assert_close(kl_divergence(stacked, p), expected.expand(2))
+    with pytest.raises(ValueError, match="has no density"):
+        kl_divergence(q, ARD(DIM, 1.0))
+
+
+def test_a_point_is_no_prior_of_a_density():
+    q = random_gaussian(1)
+    assert kl_divergence(q, point(), noise=seeded(1)) == torch.inf
+
+
+@pytest.mark.parametrize("q", [point(), dropout()], ids=["point", "dropout"])
+def test_the_weights_of_the_lowest_magnitude_are_pruned_first(q):
+    torch.testing.assert_close(log_importance(q), q.mean.detach().abs().log())
+    pruned = prune(q, 3 / DIM, torch.ones(DIM, dtype=torch.bool))
+    assert q.mean[~pruned.kept].abs().max() < q.mean[pruned.kept].abs().min()
     assert type(pruned.base) is type(q)
-    removed = mean()[~pruned.kept].abs()
-    assert len(removed) == 6
-    assert removed.max() < mean()[pruned.kept & among].abs().min()
-    whole, part = (each.rsample_and_log_prob(4, seeded(5))[0] for each in (q, pruned))
-    assert torch.equal(part, whole * pruned.kept)
+    assert torch.equal(pruned.centre, q.centre * pruned.kept)

@@ -15,6 +15,7 @@ from bbb.networks import (
     initial_network,
     lenet,
     load_weights,
+    pruned_network,
     save_weights,
     weights_file,
 )
@@ -339,3 +340,49 @@ def test_an_mlp_on_pixels_is_written_as_it_always_was(tmp_path):
             assert json.loads(file.metadata()["format"]) == "bbb-weights-2"
             assert {*file.metadata()} == {"format", "sizes", "num_replicas", "flow", "num_flows", "sha256"}
             assert {*file.keys()} == {*saved_network.posterior.state_dict()}
+
+
+POINTS = [("point", 0.0), ("dropout", 0.25)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6])
+@pytest.mark.parametrize(("kind", "dropout"), POINTS)
+def test_points_and_dropout_survive_the_trip_pruned_and_whole(tmp_path, kind, dropout, share):
+    for architecture in (TOY, lenet((1, 16, 16), 3)):
+        written = initial_network(architecture, 0.1, seeded(2), posterior=kind, dropout=dropout).double()
+        if share:
+            written = pruned_network(written, share)
+        save_weights(tmp_path / "w", written)
+        read, about = load_weights(tmp_path / "w")
+        assert (about["posterior"], about["format"]) == (kind, "bbb-weights-5")
+        assert type(read.posterior) is type(written.posterior)
+        draws = [n.posterior.rsample_and_log_prob(3, seeded(1))[0] for n in (written, read)]
+        assert torch.equal(*draws)
+
+
+def test_replicas_of_a_point_survive_the_trip(tmp_path):
+    written = BayesianNetwork.stacked([initial_network(TOY, 0.1, seeded(s), posterior="point") for s in (1, 2)])
+    save_weights(tmp_path / "w", written)
+    assert torch.equal(load_weights(tmp_path / "w")[0].posterior.mean, written.posterior.mean)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"posterior": "laplace"},
+        {"posterior": ["point"]},
+        {"posterior": "dropout", "dropout": 1.0},
+        {"posterior": "dropout", "dropout": "x"},
+        {"posterior": "dropout", "dropout": float("nan")},
+        {"posterior": "dropout", "dropout": 0.5, "num_replicas": 2},
+        {"posterior": "point", "num_flows": 1, "flow": "planar"},
+    ],
+    ids=str,
+)
+def test_a_kind_that_cannot_be_is_refused(tmp_path, metadata):
+    layout = {"format": weights_file.FORMAT_5, "flow": None, "num_flows": 0, "sizes": [12, 8, 3], **metadata}
+    written = {key: json.dumps(value) for key, value in layout.items()}
+    tensors = {"mean": torch.zeros(131)}
+    save_file(tensors, tmp_path / "w", {**written, "sha256": weights_file._checksum(written, tensors)})
+    with pytest.raises(WeightsError, match="layout in its metadata is damaged"):
+        load_weights(tmp_path / "w")
