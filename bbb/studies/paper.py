@@ -11,6 +11,8 @@ from bbb.studies.plot import Arms, Maker, Plot
 SEEDS, ENSEMBLE_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
 # The rows of table 1, each as changes of blundell; chosen on validation data, see docs/paper.md.
 METHODS: dict[str, dict[str, Any]] = {
+    "point estimate": {"posterior": "point", "beta_type": "none", "lr": 0.001},
+    "dropout": {"posterior": "dropout", "beta_type": "none", "lr": 0.001, "input_dropout": 0.2, "num_epochs": 100},
     "Gaussian prior": {"prior": "gaussian"},
     "scale mixture": {},
 }

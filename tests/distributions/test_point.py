@@ -120,7 +120,7 @@ def test_dropout_drops_the_weights_of_a_unit_together_at_its_rate():
     assert (log_q == 0).all()
     torch.testing.assert_close(factors[:, UNIT == 3], torch.ones(num, 2).double())
     for unit in range(2):
-        ours = factors[:, UNIT == unit]
+        ours = factors[:, unit == UNIT]
         assert torch.equal(ours[:, 0], ours[:, 1])
     kept = factors[:, [1, 2, 5]]
     assert ((kept == 0) | ((kept - 1 / (1 - SHARE)).abs() < 1e-12)).all()
