@@ -84,10 +84,14 @@ def _parse(name: str, content: bytes) -> Split:
             raise DataError(f"{name}: line {number} has {len(row)} values; must be a class and {len(LETTERS)} letters")
         for attribute, (letter, allowed) in enumerate(zip(row[1:], LETTERS, strict=True), start=1):
             if len(letter) != 1 or letter not in allowed:
-                raise DataError(f"{name}: line {number}: attribute {attribute} is {letter:.20}; must be one of {allowed}")
+                raise DataError(
+                    f"{name}: line {number}: attribute {attribute} is {letter:.20}; must be one of {allowed}"
+                )
     found = dict(sorted(Counter(row[0] for row in rows).items()))
     if found != NUM_OF_CLASS:
         counts = ", ".join(f"{num:,} of class {label:.20}" for label, num in found.items()) or "none"
         raise DataError(f"{name}: holds {counts}; must be 4,208 of class e (edible) and 3,916 of class p (poisonous)")
-    one_hot = [[letter == value for letters, value in zip(LETTERS, row[1:], strict=True) for letter in letters] for row in rows]
+    one_hot = [
+        [letter == value for letters, value in zip(LETTERS, row[1:], strict=True) for letter in letters] for row in rows
+    ]
     return Split(torch.tensor(one_hot).to(torch.uint8), torch.tensor([row[0] == "e" for row in rows]).long())

@@ -61,6 +61,11 @@ class Study(ABC):
         """Say in a few lines what was found."""
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The command, as words of the command line."""
+        return self.name, *(["fast=True"] if self.fast else [])
+
+    @property
     def folder(self) -> Path:
         """Where the parts are kept; those of toy size never replace the others."""
         return Path(RESULTS) / ("reproduce-fast" if self.fast else "") / self.name
