@@ -12,9 +12,9 @@ from bbb.cli.options import Options
 from bbb.cli.signals import into_a_pipe, stopped_by_signals
 
 if TYPE_CHECKING:  # PyTorch is loaded when a command needs it
-    from bbb.studies import Study
+    from bbb.studies import ContextsName, Study
 
-DIGITS = "digits8x8"  # the contexts where the mushrooms cannot be had
+DIGITS: "ContextsName" = "digits8x8"  # the contexts where the mushrooms cannot be had
 
 
 @into_a_pipe()
@@ -71,7 +71,11 @@ def run_study(study: "Study", where: Path | None = None) -> None:
     with tqdm(
         total=sum(todo.values()), unit=" steps", file=sys.__stderr__, disable=None, dynamic_ncols=True, mininterval=0.5
     ) as bar:
-        for part, result in study.run(lambda: bar.update() and None):
+
+        def on_step() -> None:
+            bar.update()
+
+        for part, result in study.run(on_step):
             results[part] = result
             if part in todo:
                 bar.write(f"{part}: computed", file=sys.stdout)

@@ -7,7 +7,7 @@ a line for each: the class, ``e`` or ``p``, and a letter for each attribute.
 import hashlib
 from collections import Counter
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import torch
@@ -70,6 +70,8 @@ def _download(url: str) -> bytes:
         with urlopen(url, timeout=SECONDS) as answer:
             return answer.read(LARGEST)
     except (URLError, OSError, ValueError) as error:
+        if isinstance(error, HTTPError):  # it holds the answer, open
+            error.close()
         reason = str(getattr(error, "reason", error)).replace("\n", " ")
         raise DataError(
             f"dataset=mushroom: cannot be downloaded from {url} ({reason:.100}); name the file, as in "
@@ -78,6 +80,7 @@ def _download(url: str) -> bytes:
 
 
 def _parse(name: str, content: bytes) -> Split:
+    """Turn the lines into one-hot attributes, and refuse whatever these mushrooms do not have."""
     rows = [line.split(",") for line in content.decode("latin-1").split()]
     for number, row in enumerate(rows, start=1):
         if len(row) != 1 + len(LETTERS):
@@ -91,7 +94,5 @@ def _parse(name: str, content: bytes) -> Split:
     if found != NUM_OF_CLASS:
         counts = ", ".join(f"{num:,} of class {label:.20}" for label, num in found.items()) or "none"
         raise DataError(f"{name}: holds {counts}; must be 4,208 of class e (edible) and 3,916 of class p (poisonous)")
-    one_hot = [
-        [letter == value for letters, value in zip(LETTERS, row[1:], strict=True) for letter in letters] for row in rows
-    ]
+    one_hot = [[row[1 + i] == letter for i, letters in enumerate(LETTERS) for letter in letters] for row in rows]
     return Split(torch.tensor(one_hot).to(torch.uint8), torch.tensor([row[0] == "e" for row in rows]).long())

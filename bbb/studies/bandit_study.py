@@ -166,15 +166,9 @@ class BanditStudy(Study):
 
     def _agent(self, arm: Arm) -> NetworkAgent:
         sizes = self.contexts.inputs.shape[1] + NUM_ACTIONS, self.num_hidden, self.num_hidden, 1
+        unscaled, streams = Normalization(scale=1.0), [torch.Generator().manual_seed(seed) for seed in self.seeds]
         networks = [
-            initial_network(
-                MLP(sizes),
-                arm.init_std or 1.0,
-                torch.Generator().manual_seed(seed),
-                normalization=Normalization(scale=1.0),
-            )
-            for seed in self.seeds
+            initial_network(MLP(sizes), arm.init_std, stream, normalization=unscaled) for stream in streams
         ]
-        network, prior = BayesianNetwork.stacked(networks), None
         prior = gaussian_prior(networks[0].posterior.dim, arm.prior_std)
-        return NetworkAgent(network, prior, arm.learning, arm.epsilon, self.seeds)
+        return NetworkAgent(BayesianNetwork.stacked(networks), prior, arm.learning, arm.epsilon, self.seeds)

@@ -134,6 +134,7 @@ class RegressionStudy(Study):
     def _fit(
         self, candidate: Candidate, seed: int, on_step: Callable[[], None]
     ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Fit a candidate on the data of a seed; return its scores, and its quantiles on the grid."""
         train, validation, test = (
             draw_data(num, _generator(seed, i)) for i, num in enumerate((NUM_TRAIN, NUM_VALIDATION, NUM_TEST))
         )

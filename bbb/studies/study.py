@@ -44,7 +44,7 @@ class Study(ABC):
 
     @abstractmethod
     def make(self, part: str, on_step: Callable[[], None]) -> dict[str, Any]:
-        """Compute a part: plain data that JSON can hold; ``on_step`` is called after each of its steps and may raise."""
+        """Compute a part, as plain data; ``on_step`` is called after each of its steps and may raise."""
 
     @abstractmethod
     def show(self, results: Results) -> dict[str, Any]:
