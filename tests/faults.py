@@ -32,6 +32,20 @@ class Fault(NamedTuple):
 
 FAULTS = [
     Fault(
+        "ARD without its limit",
+        "distributions/ard.py",
+        "log_variance = ratio.clamp(max=1.0).log() + self.max_variance.log()",
+        "log_variance = ratio.log() + self.max_variance.log()",
+        "distributions/test_ard.py",
+    ),
+    Fault(
+        "ARD's precision is that of the last step",
+        "distributions/kl_in_place.py",
+        "torch.reciprocal(memory, out=precision)",
+        "torch.reciprocal(memory, out=precision if precision.sum() == 0 else torch.empty_like(memory))",
+        "distributions/test_ard.py",
+    ),
+    Fault(
         "kl shares in reverse order",
         "inference/training.py",
         "return kl_shares(self.plan.beta_type, self.num_batches, self.epochs_done, self.plan.num_epochs)",

@@ -1,3 +1,4 @@
+from .ard import ARD as ARD
 from .base import WeightDistribution as WeightDistribution
 from .choices import FlowName as FlowName
 from .choices import PriorName as PriorName
@@ -12,8 +13,10 @@ from .independent import join as join
 from .independent import mean_and_std as mean_and_std
 from .kl import draw_with_kl as draw_with_kl
 from .kl import kl_divergence as kl_divergence
+from .kl_in_place import ClosedKL as ClosedKL
 from .kl_in_place import DrawnKL as DrawnKL
-from .kl_in_place import GaussianKL as GaussianKL
+from .kl_in_place import closed_kl as closed_kl
+from .kl_in_place import has_closed_kl as has_closed_kl
 from .matrix_planar import MatrixPlanarFlow as MatrixPlanarFlow
 from .noise import NoiseSource as NoiseSource
 from .noise import NoiseTable as NoiseTable

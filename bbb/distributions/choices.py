@@ -3,4 +3,4 @@
 from typing import Literal
 
 FlowName = Literal["planar", "matrix_planar"]
-PriorName = Literal["gaussian", "scale_mixture", "posterior", "pretrained"]
+PriorName = Literal["gaussian", "scale_mixture", "ard", "posterior", "pretrained"]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bbb.distributions.ard import ARD
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.gaussian import Gaussian, log_prob_of_noise, over_draws, scale_noise_, total
 from bbb.distributions.noise import NoiseSource, normal
@@ -30,7 +31,9 @@ def kl_divergence(
     draws: tuple[Tensor, Tensor] | None = None,
     noise: NoiseSource = None,
 ) -> Tensor:
-    """Evaluate KL(posterior || prior): closed form for two Gaussians, else the mean of log q - log p over draws.
+    """Evaluate KL(posterior || prior): the closed form if there is one, else the mean of log q - log p over draws.
+
+    Two Gaussians have a closed form, and so has a Gaussian under an ARD prior.
 
     Args:
         posterior: q.
@@ -50,6 +53,8 @@ def kl_divergence(
         return kl_divergence(posterior.base, prior.base, own, posterior.own_noise(noise))
     if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian):
         return posterior.kl_divergence(prior)
+    if isinstance(prior, ARD):
+        return prior.kl_divergence(posterior)
     w, log_q = draws if draws is not None else posterior.rsample_and_log_prob(1, noise)
     return (log_q - prior.log_prob(w)).mean(0)
 

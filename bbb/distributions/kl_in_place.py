@@ -7,14 +7,79 @@ Under a Gaussian prior with precision :math:`\pi` and mean m, and with the poste
 Else the KL is estimated from drawn weights w. The prior pulls each of them to its mean with a precision: :math:`\pi`,
 or, of a scale mixture, :math:`r / \sigma_1^2 + (1 - r) / \sigma_2^2`, with r the probability of the wide component.
 
-The plain versions are :meth:`Gaussian.kl_divergence` and :func:`bbb.distributions.kl.kl_divergence`.
+An ARD prior has the mean zero and the precision :math:`\max(1 / (\mu^2 + V), \gamma_{max}^{-2})`, and the same
+gradients: its precision is best for the posterior, so that a small change of it does not change the KL.
+
+The plain versions are :meth:`Gaussian.kl_divergence`, :meth:`ARD.kl_divergence` and
+:func:`bbb.distributions.kl.kl_divergence`.
 """
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from bbb.distributions.ard import ARD
+from bbb.distributions.base import WeightDistribution
 from bbb.distributions.gaussian import LOG_2PI, Gaussian, total
 from bbb.distributions.scale_mixture import ScaleMixture, log_prob_and_wide
+
+
+class ClosedKL(Protocol):
+    """The KL of a Gaussian posterior under a prior with a closed form.
+
+    Attributes:
+        precision: of the prior, for each weight or for all; after :meth:`value`, that of this posterior.
+    """
+
+    precision: Tensor
+
+    def value(self, variance: Tensor) -> Tensor:
+        """Evaluate the KL, a scalar or ``(R,)``, in nats.
+
+        Args:
+            variance: of the posterior, for each weight.
+        """
+
+    def add_gradient_of_mean(self, grad: Tensor, weight: float | Tensor) -> None:
+        """Add ``weight`` times the gradient at the mean, after :meth:`value`."""
+
+
+def closed_kl(posterior: Gaussian, prior: WeightDistribution) -> ClosedKL | None:
+    """Make the KL of a posterior, with a mean and a log_std for each weight; None where there is no closed form."""
+    if isinstance(prior, ARD):
+        return ArdKL(posterior, prior)
+    return GaussianKL(posterior, prior) if isinstance(prior, Gaussian) else None
+
+
+def has_closed_kl(prior: WeightDistribution) -> bool:
+    """Tell whether the KL of a Gaussian posterior has a closed form, so that it needs no draws."""
+    return isinstance(prior, Gaussian | ARD)
+
+
+class ArdKL:
+    """KL(posterior || prior) under an ARD prior, in few passes over memory and without a graph.
+
+    Args:
+        posterior: q, with a mean and a log_std for each weight.
+        prior: p.
+    """
+
+    def __init__(self, posterior: Gaussian, prior: ARD) -> None:
+        self.posterior, self._max_variance = posterior, float(prior.max_variance)
+        self.precision = torch.empty_like(posterior.mean, requires_grad=False)
+        self._memory = torch.empty_like(self.precision)
+
+    def value(self, variance: Tensor) -> Tensor:
+        mean, precision, memory = self.posterior.mean.detach(), self.precision, self._memory
+        torch.addcmul(variance, mean, mean, out=memory)  # the second moment
+        excess = (memory / self._max_variance - 1.0).clamp_(min=0.0).sum(-1)
+        memory.clamp_(max=self._max_variance)
+        torch.reciprocal(memory, out=precision)
+        return 0.5 * (memory.log_().sum(-1) + excess) - self.posterior.log_std.detach().sum(-1)
+
+    def add_gradient_of_mean(self, grad: Tensor, weight: float | Tensor) -> None:
+        _add_product(grad, self.posterior.mean.detach(), self.precision, weight)
 
 
 class GaussianKL:
@@ -37,11 +102,6 @@ class GaussianKL:
         self._shift = mean if self._is_centred else torch.empty_like(mean)
 
     def value(self, variance: Tensor) -> Tensor:
-        """Evaluate the KL, a scalar or ``(R,)``, in nats.
-
-        Args:
-            variance: of the posterior, for each weight.
-        """
         posterior, shift = self.posterior, self._shift
         if not self._is_centred:
             torch.sub(posterior.mean, self.prior.mean, out=shift)
@@ -53,7 +113,6 @@ class GaussianKL:
         return self._log_std_sum - posterior.log_std.sum(-1) + 0.5 * (quadratic - posterior.dim)
 
     def add_gradient_of_mean(self, grad: Tensor, weight: float | Tensor) -> None:
-        """Add ``weight`` times the gradient at the mean, after :meth:`value`."""
         _add_product(grad, self._shift, self._shift_rate, weight)
 
 

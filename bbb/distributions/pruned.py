@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from bbb.distributions.ard import ARD
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.gaussian import Gaussian
 from bbb.distributions.noise import NoiseSource, Selected
@@ -32,7 +33,7 @@ class Pruned(WeightDistribution):
     kept: Tensor
     index: Tensor  # of the kept weights, (K,)
 
-    def __init__(self, base: Gaussian | ScaleMixture, kept: Tensor) -> None:
+    def __init__(self, base: Gaussian | ScaleMixture | ARD, kept: Tensor) -> None:
         super().__init__(len(kept))
         if base.shape != (int(kept.sum()),):
             raise ValueError(f"base: has shape {tuple(base.shape)}; must be over the {int(kept.sum())} kept weights")

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from bbb.distributions import (
+    ARD,
     DrawnKL,
     FlowedGaussian,
     Gaussian,
-    GaussianKL,
     NoiseSource,
     ScaleMixture,
+    closed_kl,
     normal,
 )
 from bbb.inference.gradient import GradientEstimator, Terms
@@ -39,7 +40,7 @@ class DrawnGradient(GradientEstimator):
         network: a single network, whose posterior is Gaussian with a mean and a log_std for each weight, or such a
             Gaussian with flows on it.
         likelihood: p(y | outputs).
-        prior: p(w): a Gaussian, or a scale mixture.
+        prior: p(w): a Gaussian, or a scale mixture; without flows also ARD.
         num_samples: S.
         precision: of the products.
 
@@ -52,21 +53,22 @@ class DrawnGradient(GradientEstimator):
         posterior = network.posterior
         self.flowed = posterior if isinstance(posterior, FlowedGaussian) else None
         base = posterior.base if isinstance(posterior, FlowedGaussian) else posterior
-        if not (isinstance(base, Gaussian) and isinstance(prior, Gaussian | ScaleMixture)):
+        if not (isinstance(base, Gaussian) and isinstance(prior, Gaussian | ScaleMixture | ARD)):
             raise ValueError(f"posterior={posterior}, prior={prior}: use ByAutograd")
         self.base = base
-        self._kl: GaussianKL | DrawnKL
-        if isinstance(prior, Gaussian) and self.flowed is None:
-            self._kl = GaussianKL(base, prior)
-        else:
-            self._kl = DrawnKL(base, prior)
+        self._closed = closed_kl(base, prior) if self.flowed is None else None
+        self._drawn = None
+        if self._closed is None:
+            if isinstance(prior, ARD):
+                raise ValueError("prior=ARD: needs a Gaussian posterior, without flows")
+            self._drawn = DrawnKL(base, prior)
         self._std, self._w, self._grad_mean, self._grad_log_std = (
             torch.empty_like(base.mean, requires_grad=False) for _ in range(4)
         )
         # A single draw needs no std once the deviation is known, and its gradient is that of the mean.
         self._deviation = self._std if self.num_samples == 1 else torch.empty_like(self._std)
         self._grad_w = self._grad_mean if self.num_samples == 1 else torch.empty_like(self._grad_mean)
-        self._variance = torch.empty_like(self._std if isinstance(self._kl, GaussianKL) else self._std[:0])
+        self._variance = torch.empty_like(self._std if self._closed is not None else self._std[:0])
         self._layers = network.layers(self._w.unsqueeze(0))
         self._gradients = LayerGradients(network.layers(self._grad_w.unsqueeze(0)))
 
@@ -77,18 +79,18 @@ class DrawnGradient(GradientEstimator):
         with torch.no_grad():
             torch.exp(base.log_std, out=self._std)
             kl = self._std.new_zeros(())
-            if with_kl and isinstance(self._kl, GaussianKL):
-                kl = self._kl.value(torch.square(self._std, out=self._variance))
-            elif with_kl and isinstance(self._kl, DrawnKL):
-                self._kl.begin()
+            if with_kl and self._closed is not None:
+                kl = self._closed.value(torch.square(self._std, out=self._variance))
+            elif with_kl and self._drawn is not None:
+                self._drawn.begin()
         nll, score = torch.zeros_like(kl), torch.zeros_like(kl)
         for s in range(self.num_samples):
             epsilon = normal((1, base.dim), self._w, noise)[0]
             through = self._draw(epsilon)
             nll_of_draw, score_of_draw = self._run(x, y, nll_weight * share)
             nll, score = nll + nll_of_draw * share, score + score_of_draw * share
-            if with_kl and isinstance(self._kl, DrawnKL):
-                kl = kl + self._kl.add_draw(self._w, epsilon, self._grad_w, kl_weight * share) * share
+            if with_kl and self._drawn is not None:
+                kl = kl + self._drawn.add_draw(self._w, epsilon, self._grad_w, kl_weight * share) * share
             grad_deviation = self._grad_w
             if through is not None:
                 grad_deviation = through.backward(self._grad_w, kl_weight * share if with_kl else 0.0)
@@ -134,9 +136,9 @@ class DrawnGradient(GradientEstimator):
     @torch.no_grad()
     def _add_kl(self, weight: float | Tensor) -> None:
         """Add what the KL contributes beside the draws."""
-        if isinstance(self._kl, GaussianKL):
-            self._kl.add_gradient_of_mean(self._grad_mean, weight)
-            self._grad_log_std.addcmul_(self._variance, self._kl.precision * weight)
+        if self._closed is not None:
+            self._closed.add_gradient_of_mean(self._grad_mean, weight)
+            self._grad_log_std.addcmul_(self._variance, self._closed.precision * weight)
         self._grad_log_std.sub_(weight)
 
 

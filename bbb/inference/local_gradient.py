@@ -3,7 +3,7 @@ r"""The gradient of a step with local reparameterisation, by hand where the weig
 The weights are not drawn, so all that a step does with them are few passes over flat vectors: the variances
 :math:`V = \exp(2 \log\sigma)` before the network runs, and after its backward pass the KL's gradient in place. With
 :math:`\partial_M` and :math:`\partial_V` of the negative log-likelihood, c the weight of the KL and a Gaussian prior
-:math:`N(m, \pi^{-1})`, the gradients of the parameters are
+:math:`N(m, \pi^{-1})`, such as ARD has one, the gradients of the parameters are
 
 .. math::
     \partial_\mu = \partial_M + c \, \pi \, (\mu - m), \qquad
@@ -13,7 +13,7 @@ The weights are not drawn, so all that a step does with them are few passes over
 import torch
 from torch import Tensor
 
-from bbb.distributions import Gaussian, GaussianKL, NoiseSource, kl_divergence
+from bbb.distributions import Gaussian, NoiseSource, closed_kl, kl_divergence
 from bbb.inference.gradient import GradientEstimator, Terms
 from bbb.networks import LayerGradients, forward_local
 
@@ -45,7 +45,7 @@ class LocalGradient(GradientEstimator):
             for values in (mean, self._variance, self._grad_mean, self._log_std_rate)
         )
         self._gradients = LayerGradients(gradients[0]), LayerGradients(gradients[1])
-        self._kl = GaussianKL(posterior, prior) if isinstance(prior, Gaussian) else None
+        self._kl = closed_kl(posterior, prior)
 
     def __call__(
         self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bbb.data import Split, drop_pixels, num_batches, shift_images
 from bbb.distributions import (
+    ARD,
     FlowedGaussian,
     Gaussian,
     NoiseSource,
@@ -16,6 +17,7 @@ from bbb.distributions import (
     ScaleMixture,
     Stacked,
     WeightDistribution,
+    has_closed_kl,
 )
 from bbb.inference.choices import BetaType, Estimator, LrSchedule, OptimizerName, Precision
 from bbb.inference.drawn_gradient import DrawnGradient
@@ -174,7 +176,7 @@ def _estimator(
     posterior = network.posterior
     # Flows take many draws at once in little more time than one.
     one_by_one = posterior.dim >= LARGE and posterior.device.type == "cpu" and isinstance(posterior, Gaussian)
-    is_known = isinstance(posterior, Gaussian | FlowedGaussian) and isinstance(prior, Gaussian | ScaleMixture)
+    is_known = isinstance(posterior, Gaussian | FlowedGaussian) and isinstance(prior, Gaussian | ScaleMixture | ARD)
     if is_known and network.num_replicas is None and (plan.num_samples == 1 or one_by_one):
         return DrawnGradient(*parts)
     return ByAutograd(*parts)
@@ -191,5 +193,5 @@ def _noise_table(
     dim, window = network.posterior.dim, plan.num_samples * network.posterior.dim
     if plan.estimator == "local" and num_uses > 1:
         window = plan.num_samples * num_local_noise(network.architecture, num)
-        window += 0 if isinstance(prior, Gaussian) else dim  # a draw of the weights, for the KL
+        window += 0 if has_closed_kl(prior) else dim  # a draw of the weights, for the KL
     return NoiseTable(generator, num_uses, window, group)

@@ -27,6 +27,7 @@ from bbb.data import (
     subsample,
 )
 from bbb.distributions import (
+    ARD,
     FlowedGaussian,
     FlowName,
     Gaussian,
@@ -172,11 +173,13 @@ class Assembly:
             return self._prior(posterior.dim)
         return Pruned(self._prior(posterior.base.dim), posterior.kept)
 
-    def _prior(self, dim: int) -> Gaussian | ScaleMixture:
+    def _prior(self, dim: int) -> Gaussian | ScaleMixture | ARD:
         """Create the prior over ``dim`` weights, for a ``prior`` that is no weights' file."""
         settings = self.settings
         if settings.prior == "gaussian":
             return gaussian_prior(dim, settings.prior_std, self.device)
+        if settings.prior == "ard":
+            return ARD(dim, settings.prior_std, self.device)
         stds = settings.prior_std1, settings.prior_std2
         return scale_mixture_prior(dim, settings.prior_pi, *stds, device=self.device)
 

@@ -174,6 +174,11 @@ class Settings:
                 f"estimator='local': needs activations that are Gaussian, which num_flows={self.num_flows} makes them "
                 "not; use estimator=weights"
             )
+        if self.prior == "ard" and self.num_flows > 0:
+            raise ValueError(
+                f"prior='ard': follows the means and variances of a Gaussian posterior, not of one with "
+                f"num_flows={self.num_flows}; use num_flows=0"
+            )
         if self.num_replicas > 1 and (self.num_flows > 0 or self.pretrained is not None):
             raise ValueError(
                 f"num_replicas={self.num_replicas}: replicas start from scratch and have no flows; use num_flows=0 and "

@@ -54,7 +54,7 @@ GOOD = {  # values that are allowed and cheap
     "input_dropout": ["0", "0.99"],
     "input_shift": ["0", "2", "32"],
     "estimator": ["weights", "local"],
-    "prior": ["gaussian", "scale_mixture", "posterior", "pretrained"],
+    "prior": ["gaussian", "scale_mixture", "ard", "posterior", "pretrained"],
     "prior_std": STDS,
     "prior_pi": ["0.5", "1.0e-300"],
     "prior_std1": STDS,

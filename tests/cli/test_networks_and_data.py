@@ -167,6 +167,7 @@ VARIANTS = {
     "matrix flows": ["num_flows=2", "flow=matrix_planar"],
     "more that is not Bayesian": ["deterministic=['norm','conv']"],
     "scale mixture, many draws": ["prior=scale_mixture", "num_samples=2"],
+    "a prior that follows the posterior": ["prior=ard", "estimator=local"],
 }
 
 

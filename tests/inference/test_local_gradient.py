@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from bbb.distributions import Gaussian, NoiseTable, gaussian_prior, kl_divergence, scale_mixture_prior
+from bbb.distributions import ARD, Gaussian, NoiseTable, gaussian_prior, kl_divergence, scale_mixture_prior
 from bbb.inference import Categorical
 from bbb.inference.local_gradient import LocalGradient
 from bbb.networks import (
@@ -55,6 +55,7 @@ def priors(dim):
         "isotropic": gaussian_prior(dim, 0.7).double(),
         "isotropic, not centred": shifted,
         "posterior": gaussian(dim, seed=50).frozen(),
+        "ARD": ARD(dim, 0.5).double(),
         "mixture": scale_mixture_prior(dim, 0.5, 1.0, 0.1).double(),
     }
 
