@@ -4,7 +4,7 @@ A context is edible or poisonous, and an agent eats it or passes. To pass gives 
 what is poisonous gives 5 or -35, each with probability 1/2. An oracle eats what is edible and passes the rest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,74 +30,76 @@ class Contexts:
 
 
 class Bandit:
-    """R games, each with contexts and luck of its own, which no agent's action changes.
+    """A game of T interactions. Its contexts and its luck do not depend on what an agent does.
 
     Args:
         contexts: to draw from, with replacement.
-        seeds: one for each of the R games.
+        seed: of the draws.
         num_interactions: T.
     """
 
-    def __init__(self, contexts: Contexts, seeds: Sequence[int], num_interactions: int) -> None:
-        self.contexts, self.seeds, self.num_interactions = contexts, list(seeds), num_interactions
-        num, generators = len(contexts.is_edible), [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._shown = torch.stack([torch.randint(num, (num_interactions,), generator=each) for each in generators])
-        self.is_edible = contexts.is_edible[self._shown]
-        self._is_lucky = torch.stack([torch.rand(num_interactions, generator=each) < 0.5 for each in generators])
+    def __init__(self, contexts: Contexts, seed: int, num_interactions: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.num_interactions = num_interactions
+        shown = torch.randint(len(contexts.is_edible), (num_interactions,), generator=generator)
+        self.inputs, self._shown = contexts.inputs, shown.tolist()
+        self.is_edible: list[bool] = contexts.is_edible[shown].tolist()
+        self._is_lucky: list[bool] = (torch.rand(num_interactions, generator=generator) < 0.5).tolist()
 
     def context(self, t: int) -> Tensor:
-        """Return what the R agents see in interaction t, ``(R, P)``."""
-        return self.contexts.inputs[self._shown[:, t]]
+        """Return what the agent sees in interaction t, ``(P,)``."""
+        return self.inputs[self._shown[t]]
 
-    def reward(self, t: int, actions: Tensor) -> Tensor:
-        """Return what the actions ``(R,)`` give in interaction t, ``(R,)``."""
-        is_fed = self.is_edible[:, t] | self._is_lucky[:, t]
-        return torch.where(is_fed, FED, POISONED) * (actions == EAT)
+    def reward(self, t: int, action: int) -> float:
+        """Return what an action gives in interaction t."""
+        if action == PASS:
+            return 0.0
+        return FED if self.is_edible[t] or self._is_lucky[t] else POISONED
 
-    def best(self, t: int) -> Tensor:
-        """Return the actions of the oracle in interaction t, ``(R,)``."""
-        return torch.where(self.is_edible[:, t], EAT, PASS)
+    def best(self, t: int) -> int:
+        """Return the action of the oracle in interaction t."""
+        return EAT if self.is_edible[t] else PASS
 
 
 class Agent(Protocol):
-    """Who plays R games at once."""
+    """Who plays."""
 
-    def act(self, contexts: Tensor) -> Tensor:
-        """Choose actions ``(R,)`` for contexts ``(R, P)``."""
+    def act(self, context: Tensor) -> int:
+        """Choose an action for a context ``(P,)``."""
 
-    def learn(self, contexts: Tensor, actions: Tensor, rewards: Tensor) -> None:
-        """Learn from the rewards ``(R,)`` of actions ``(R,)`` in contexts ``(R, P)``."""
+    def learn(self, context: Tensor, action: int, reward: float) -> None:
+        """Learn from the reward of an action in a context ``(P,)``."""
 
 
 @dataclass(frozen=True)
 class Played:
-    """What R games of T interactions came to.
+    """What a game of T interactions came to.
 
     Attributes:
-        regret: the oracle's reward minus the agent's, ``(R, T)``. A poisonous mushroom that happens to give 5 makes it
-            negative; its mean is 15 for a poisonous mushroom that is eaten and 5 for an edible one that is not.
-        actions: ``(R, T)``.
+        regret: the oracle's reward minus the agent's, for each interaction. A poisonous mushroom that happens to give 5
+            makes it negative. Its mean is 15 for a poisonous one that is eaten, and 5 for an edible one that is not.
+        is_mistake: whether the action was not the oracle's, for each interaction.
     """
 
-    regret: Tensor
-    actions: Tensor
+    regret: list[float]
+    is_mistake: list[bool]
 
 
 def play(bandit: Bandit, agent: Agent, on_step: Callable[[], None] = lambda: None) -> Played:
-    """Let an agent play the games to their end.
+    """Let an agent play a game to its end.
 
     Args:
-        bandit: the games.
+        bandit: the game.
         agent: acts and learns.
         on_step: called after each interaction; may raise.
     """
-    regret, actions = [], []
+    regret, is_mistake = [], []
     for t in range(bandit.num_interactions):
-        contexts = bandit.context(t)
-        chosen = agent.act(contexts)
-        rewards = bandit.reward(t, chosen)
-        agent.learn(contexts, chosen, rewards)
-        regret.append(bandit.reward(t, bandit.best(t)) - rewards)
-        actions.append(chosen)
+        context, best = bandit.context(t), bandit.best(t)
+        action = agent.act(context)
+        reward = bandit.reward(t, action)
+        agent.learn(context, action, reward)
+        regret.append(bandit.reward(t, best) - reward)
+        is_mistake.append(action != best)
         on_step()
-    return Played(torch.stack(regret, 1), torch.stack(actions, 1))
+    return Played(regret, is_mistake)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from bbb.data import Split, standardization
-from bbb.distributions import WeightDistribution, gaussian_prior
+from bbb.distributions import Point, WeightDistribution, gaussian_prior
 from bbb.inference import GaussianNoise, Plan, Streams, Training, predict
 from bbb.networks import MLP, BayesianNetwork, initial_network
 from bbb.runs import NumberPrediction
@@ -154,10 +154,13 @@ class RegressionStudy(Study):
         return scores, {"quantiles": quantiles, "epistemic": [round(y, 4) for y in prediction.epistemic[:, 0].tolist()]}
 
     def _start(self, candidate: Candidate, seed: int, train: Split) -> tuple[BayesianNetwork, WeightDistribution]:
+        """Make a network and its prior; a point without a prior gets one that training leaves out."""
         architecture = MLP((1, self.num_hidden, self.num_hidden, 1))
         normalization = standardization(train.images, train.input_shape)
         network = initial_network(architecture, 0.02, _generator(seed, 6), normalization=normalization)
-        return network, gaussian_prior(network.posterior.dim, candidate.prior_std)
+        if candidate.kind == "point":
+            network = network.with_posterior(Point(network.posterior.centre.detach().clone()))
+        return network, gaussian_prior(network.posterior.dim, candidate.prior_std or 1.0)
 
     def _plan(self, candidate: Candidate) -> Plan:
         return Plan(
@@ -169,7 +172,7 @@ class RegressionStudy(Study):
             lr=candidate.lr,
             lr_schedule="cosine",
             optimizer="adam",
-            beta_type="standard",
+            beta_type="standard" if candidate.prior_std > 0.0 else "none",
             temperature=1.0,
             input_dropout=0.0,
             input_shift=0,
