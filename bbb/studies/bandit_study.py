@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from bbb.data import Normalization, load, load_mushrooms
-from bbb.distributions import gaussian_prior
+from bbb.distributions import Point, gaussian_prior
 from bbb.networks import MLP, initial_network
 from bbb.studies.bandit import NUM_ACTIONS, Bandit, Contexts, play
 from bbb.studies.bandit_agents import Learning, NetworkAgent

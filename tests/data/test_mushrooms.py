@@ -118,7 +118,7 @@ def test_they_are_downloaded_once(tmp_path, server):
 
 @pytest.mark.parametrize("url", ["{}/elsewhere", "http://127.0.0.1:9/", "nonsense"])
 def test_what_cannot_be_downloaded_leaves_nothing(tmp_path, server, url):
-    with pytest.raises(DataError, match="cannot be downloaded from .*; name the file") as refusal:
+    with pytest.raises(DataError, match=r"cannot be downloaded from .*; name the file") as refusal:
         load_mushrooms(None, tmp_path, url=url.format(server[0]))
     assert len(str(refusal.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
