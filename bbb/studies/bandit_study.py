@@ -100,18 +100,25 @@ class BanditStudy(Study):
 
     @property
     def config(self) -> dict[str, Any]:
+        arms = {name: asdict(arm) for name, arm in ARMS.items()}
+        return {**self._shared_config, "seeds": list(self.seeds), "arms": arms}
+
+    def config_of(self, part: str) -> dict[str, Any]:
+        arm, seed = _arm_and_seed(part)
+        return {**self._shared_config, "seed": seed, "arm": asdict(arm)}
+
+    @property
+    def _shared_config(self) -> dict[str, Any]:
         return {
             "dataset": self.dataset,
             "sha256": self._mushrooms[1] if self._mushrooms is not None else None,
             "num_interactions": self.num_interactions,
             "num_hidden": self.num_hidden,
-            "seeds": list(self.seeds),
-            "arms": {part: asdict(arm) for part, arm in ARMS.items()},
         }
 
     @property
     def parts(self) -> dict[str, int]:
-        return {f"{arm}_seed{seed}": self.num_interactions for arm in ARMS for seed in self.seeds}
+        return {_part(arm, seed): self.num_interactions for arm in ARMS for seed in self.seeds}
 
     @cached_property
     def contexts(self) -> Contexts:
@@ -126,9 +133,9 @@ class BanditStudy(Study):
     def make(self, part: str, on_step: Callable[[], None]) -> dict[str, Any]:
         """Let an agent play: its cumulative regret at each point, and its mistakes in the last tenth, in %."""
         start = time.perf_counter()
-        arm, _, seed = part.rpartition("_seed")
-        bandit = Bandit(self.contexts, int(seed), self.num_interactions)
-        played = play(bandit, self._agent(ARMS[arm], int(seed)), on_step)
+        arm, seed = _arm_and_seed(part)
+        bandit = Bandit(self.contexts, seed, self.num_interactions)
+        played = play(bandit, self._agent(arm, seed), on_step)
         cumulative = [0.0, *itertools.accumulate(played.regret)]
         last = played.is_mistake[-(self.num_interactions // LAST) :]
         return {
@@ -138,7 +145,7 @@ class BanditStudy(Study):
         }
 
     def show(self, results: Results) -> dict[str, Any]:
-        found = {arm.name: [results[f"{part}_seed{seed}"] for seed in self.seeds] for part, arm in ARMS.items()}
+        found = {arm.name: [results[_part(key, seed)] for seed in self.seeds] for key, arm in ARMS.items()}
         return {
             "points": self._points(),
             "curves": {name: [result["regret"] for result in seeds] for name, seeds in found.items()},
@@ -174,3 +181,12 @@ class BanditStudy(Study):
             network = network.with_posterior(Point(network.posterior.centre.detach().clone()))
         prior = gaussian_prior(network.posterior.dim, arm.prior_std) if arm.prior_std > 0.0 else None
         return NetworkAgent(network, prior, arm.learning, arm.epsilon, seed)
+
+
+def _part(arm: str, seed: int) -> str:
+    return f"{arm}_seed{seed}"
+
+
+def _arm_and_seed(part: str) -> tuple[Arm, int]:
+    arm, _, seed = part.rpartition("_seed")
+    return ARMS[arm], int(seed)

@@ -77,6 +77,13 @@ class RegressionStudy(Study):
 
     @property
     def config(self) -> dict[str, Any]:
+        return {**self._shared_config, "candidates": {part: asdict(each) for part, each in CANDIDATES.items()}}
+
+    def config_of(self, part: str) -> dict[str, Any]:
+        return {**self._shared_config, "candidate": asdict(CANDIDATES[part])}
+
+    @property
+    def _shared_config(self) -> dict[str, Any]:
         return {
             "noise_std": NOISE_STD,
             "num_train": NUM_TRAIN,
@@ -85,7 +92,6 @@ class RegressionStudy(Study):
             "num_hidden": self.num_hidden,
             "batch_size": self.batch_size,
             "seeds": list(self.seeds),
-            "candidates": {part: asdict(candidate) for part, candidate in CANDIDATES.items()},
         }
 
     @property

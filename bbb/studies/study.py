@@ -35,7 +35,11 @@ class Study(ABC):
     @property
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """All that the results depend on, as plain data; results of another configuration are computed anew."""
+        """All that the figure depends on, as plain data; a file of another configuration is not drawn."""
+
+    @abstractmethod
+    def config_of(self, part: str) -> dict[str, Any]:
+        """All that a part depends on, as plain data; a part of another configuration is computed anew."""
 
     @property
     @abstractmethod
@@ -78,7 +82,7 @@ class Study(ABC):
                 record = read_dictionary(self._path(part))
             except ValueError:  # not there, or damaged
                 continue
-            if record.get("config") == self._plain_config and isinstance(record.get("result"), dict):
+            if record.get("config") == _plain(self.config_of(part)) and isinstance(record.get("result"), dict):
                 found[part] = record["result"]
         return found
 
@@ -97,8 +101,8 @@ class Study(ABC):
             for part in self.parts:
                 result = before.get(part)
                 if result is None:
-                    result = json.loads(json.dumps(self.make(part, on_step)))
-                    record = {"config": self.config, "result": result}
+                    result = _plain(self.make(part, on_step))
+                    record = {"config": self.config_of(part), "result": result}
                     write_aside(self._path(part), f"{json.dumps(record)}\n".encode())
                 yield part, result
         finally:
@@ -106,7 +110,7 @@ class Study(ABC):
 
     def save(self, results: Results, where: Path) -> dict[str, Any]:
         """Draw the figure, write the JSON file from which it can be drawn again, and return what it shows."""
-        shows = json.loads(json.dumps(self.show(results)))
+        shows = _plain(self.show(results))
         parts = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in shows.items())
         head = json.dumps({"figure": self.name, "config": self.config})[:-1]
         with writing(where):
@@ -119,7 +123,7 @@ class Study(ABC):
         """Draw the figure from its JSON file; do nothing and return False if no file has the same configuration."""
         try:
             record = read_dictionary(where / f"{self.name}.json")
-            if record["config"] != self._plain_config:
+            if record["config"] != _plain(self.config):
                 return False
             figure = self.draw(record["shows"])
         except (ValueError, KeyError, TypeError, AttributeError):  # no file, or not written by us
@@ -127,9 +131,10 @@ class Study(ABC):
         save_figure(where / f"{self.name}.png", figure)
         return True
 
-    @property
-    def _plain_config(self) -> Any:
-        return json.loads(json.dumps(self.config))
-
     def _path(self, part: str) -> Path:
         return self.folder / f"{part}.json"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return json.loads(json.dumps(value))
