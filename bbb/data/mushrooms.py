@@ -27,14 +27,16 @@ LARGEST = 2**24  # bytes; the file has 373,704
 SECONDS = 30  # without an answer
 
 
-def load_mushrooms(file: Path | None, data_dir: Path, sha256: str | None = None, url: str = URL) -> tuple[Split, str]:
+def load_mushrooms(
+    file: Path | None, data_dir: Path, sha256: str | None = None, url: str | None = None
+) -> tuple[Split, str]:
     """Read the mushrooms; they are downloaded first if no file is named and the folder has none.
 
     Args:
         file: the file; None reads :data:`FILE` in the folder of the data sets.
         data_dir: that folder.
         sha256: the checksum that the file must have, in hexadecimal digits; None only looks at what it holds.
-        url: where it is downloaded from.
+        url: where it is downloaded from; by default :data:`URL`.
 
     Returns:
         One-hot attributes ``(8124, 126)``, 0 or 1, with the labels 1 for edible and 0 for poisonous; and the checksum.
@@ -44,7 +46,7 @@ def load_mushrooms(file: Path | None, data_dir: Path, sha256: str | None = None,
         bbb.system.StorageError: the downloaded file cannot be written.
     """
     path = file if file is not None else data_dir / FILE
-    is_new = file is None and not path.is_file()
+    is_new, url = file is None and not path.is_file(), url or URL
     content = _download(url) if is_new else _read(path)
     name = url if is_new else str(path)
     checksum = hashlib.sha256(content).hexdigest()

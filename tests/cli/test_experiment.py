@@ -263,7 +263,9 @@ def test_nothing_to_resume_is_refused(in_tmp, capsys):
 DOCUMENTED = [
     shlex.split(line)[2:]
     for line in documented_commands("experiment.py")
-    if not re.search(r"experiment\.py (grid|reproduce|figures|runs|report|demo|prune)\b", line)  # tests of their own
+    if not re.search(
+        r"experiment\.py (grid|reproduce|figures|runs|report|demo|prune|regression|bandit)\b", line
+    )  # tests of their own
 ]
 
 

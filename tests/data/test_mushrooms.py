@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import random
 import threading
 
 import pytest
@@ -10,17 +9,10 @@ import torch
 
 from bbb.data import DataError, load_mushrooms
 from bbb.data.mushrooms import FILE, LETTERS
+from tests.data_files import made_up_mushrooms
 
 
-def made_up(seed=0):
-    """A file with the structure of the published one; its letters are random."""
-    draw = random.Random(seed)
-    classes = ["e"] * 4208 + ["p"] * 3916
-    draw.shuffle(classes)
-    return "".join(",".join([label, *(draw.choice(letters) for letters in LETTERS)]) + "\n" for label in classes)
-
-
-CONTENT = made_up()
+CONTENT = made_up_mushrooms()
 
 
 @pytest.fixture
