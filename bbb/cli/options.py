@@ -140,7 +140,7 @@ def sacred_options() -> list[CLIOption]:
     def dataset(args: str, run: Run) -> None:
         """Take the contexts from mushroom, digits8x8 or mnist (bandit)."""
 
-    @cli_option("-m", "--file")
+    @cli_option("-K", "--file")
     def file(args: str, run: Run) -> None:
         """Read the mushrooms from this file (bandit)."""
 

@@ -71,7 +71,9 @@ def _check_change(experiment: Experiment, named: Mapping[str, Path], command: st
         check_text(key, value)
         takers = [name for name, options in OPTIONS.items() if key in options]
         if takers and key not in KEYS:
-            raise InputError(f"{word}: is an option of {' and '.join(takers)}, not of {command}")
+            *others, last = takers
+            known = f"{', '.join(others)} and {last}" if others else last
+            raise InputError(f"{word}: is an option of {known}, not of {command}")
         return f"{ALIASES.get(key.strip(), key)}={value}"
     if word in named:
         return str(named[word]) if Path(word).is_file() else word

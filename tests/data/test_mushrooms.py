@@ -11,7 +11,6 @@ from bbb.data import DataError, load_mushrooms
 from bbb.data.mushrooms import FILE, LETTERS
 from tests.data_files import made_up_mushrooms
 
-
 CONTENT = made_up_mushrooms()
 
 
