@@ -44,9 +44,10 @@ class Candidate:
     prior_std: float = 0.0
 
 
+BAYES_BY_BACKPROP = [(0.1, 0.01), (0.3, 0.003), (0.3, 0.01), (1.0, 0.01)]  # standard deviations and learning rates
 CANDIDATES = {
-    **{f"bayes_{std}_{lr}": Candidate("bayes_by_backprop", lr, std) for std in (0.1, 0.3, 1.0) for lr in (0.003, 0.01)},
-    **{f"point_{lr}": Candidate("point", lr) for lr in (0.001, 0.003, 0.01)},
+    **{f"bayes_{std}_{lr}": Candidate("bayes_by_backprop", lr, std) for std, lr in BAYES_BY_BACKPROP},
+    **{f"point_{lr}": Candidate("point", lr) for lr in (0.003, 0.01)},
 }
 KINDS = {"bayes_by_backprop": "Bayes by Backprop", "point": "point network"}
 
@@ -73,7 +74,7 @@ class RegressionStudy(Study):
         self.seeds = SEEDS[:2] if fast else SEEDS
         self.num_passes = 4 if fast else 1500
         self.num_draws = 10 if fast else 500
-        self.num_hidden, self.batch_size = 100, 100
+        self.num_hidden, self.batch_size = 100, 250
 
     @property
     def config(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_the_data_are_uniform_in_the_first_half_with_noise_of_std_two_hundredths
 def tiny(in_tmp, monkeypatch):
     """The study at toy size, with one seed and a candidate of each kind."""
     monkeypatch.setattr(module, "SEEDS", (1,))
-    chosen = {part: module.CANDIDATES[part] for part in ("bayes_0.3_0.003", "bayes_1.0_0.003", "point_0.003")}
+    chosen = {part: module.CANDIDATES[part] for part in ("bayes_0.3_0.003", "bayes_1.0_0.01", "point_0.003")}
     monkeypatch.setattr(module, "CANDIDATES", chosen)
     return lambda: RegressionStudy(fast=True)
 
