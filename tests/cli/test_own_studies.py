@@ -68,7 +68,6 @@ def test_mushrooms_are_read_from_a_file_and_their_checksum_is_recorded(small, ca
 def test_figures_draws_them_from_their_parts_then_from_their_files_and_else_names_the_commands(
     small, capsys, monkeypatch
 ):
-    monkeypatch.setattr(reproduction, "plots", lambda *args: [])
     monkeypatch.setattr(studies, "plots", lambda *args: [], raising=False)
     (line,) = refused(capsys, "figures", "fast=True")
     assert line.startswith("error: regression, bandit: not drawn; the 2 commands above")
@@ -87,6 +86,18 @@ def test_figures_draws_them_from_their_parts_then_from_their_files_and_else_name
     command("figures", "fast=True")
     assert "drawn from bandit.json; 4 of its parts are not here" in capsys.readouterr().out
     assert [(folder / f"{name}.png").read_bytes() for name in ("regression", "bandit")] == first
+
+
+def test_reproduce_makes_them_and_draws_them_where_figures_are(small, capsys, monkeypatch):
+    monkeypatch.setattr(studies, "plots", lambda *args: [], raising=False)
+    command("reproduce", "fast=True")
+    assert "regression: 2 parts: 0 computed before, 2 to do" in capsys.readouterr().out
+    folder = reproduction.figures_folder(True)
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
+        f"{name}.{kind}" for name in ("regression", "bandit") for kind in ("json", "png")
+    }
+    command("reproduce", "fast=True")
+    assert "bandit: 4 parts: 4 computed before, 0 to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
