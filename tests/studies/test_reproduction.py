@@ -144,8 +144,7 @@ def test_the_figures_of_this_repository_are_drawn_again_from_their_files(tmp_pat
 
 
 def shrink(patch):
-    """Make the figures of few seeds at a tiny size; studies without runs have tests of their own."""
-    patch.setattr(studies, "all_studies", lambda fast: [])
+    """Make the figures of few seeds at a tiny size."""
     for name, value in {"TOY": TINY, "SEEDS": (1, 2), "TRANSFER_SEEDS": (1, 2), "FRACTIONS": (0.1,)}.items():
         patch.setattr(reproduction, name, value)
 
@@ -159,6 +158,12 @@ def made(tmp_path_factory):
         for job in grid.in_order(job for plot in reproduction.plots(True, CONFIGS) for job in plot.jobs):
             experiment.command_line(["experiment.py", "with", *job.words])
         yield reproduction.plots(True, CONFIGS)
+
+
+@pytest.fixture(autouse=True)
+def _runs_alone(monkeypatch):
+    """Studies that are not made of runs have tests of their own."""
+    monkeypatch.setattr(studies, "all_studies", lambda fast: [])
 
 
 def drawn():
