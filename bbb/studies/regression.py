@@ -72,7 +72,7 @@ class RegressionStudy(Study):
     def __init__(self, fast: bool = False) -> None:
         super().__init__(fast)
         self.seeds = SEEDS[:2] if fast else SEEDS
-        self.num_passes = 4 if fast else 1000
+        self.num_passes = 4 if fast else 4000
         self.num_draws = 10 if fast else 500
         self.num_hidden, self.batch_size = 100, 100
 

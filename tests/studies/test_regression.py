@@ -83,7 +83,7 @@ def test_the_study_is_deterministic_and_drawn_again_from_its_file(tiny, in_tmp):
 def test_a_posterior_is_less_sure_beyond_the_data_and_a_point_is_not(in_tmp, monkeypatch):
     monkeypatch.setattr(module, "SEEDS", (1,))
     study = RegressionStudy()
-    study.num_passes = 400
+    study.num_passes = 1000
     bayes, point = (study.make(part, lambda: None) for part in ("bayes_0.3_0.003", "point_0.003"))
     x, spread = module._grid(), torch.tensor(bayes["shown"]["epistemic"])
     inside = spread[(x > 0) & (x < 0.5)].mean()
