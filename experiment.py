@@ -15,6 +15,8 @@ Examples:
   python experiment.py reproduce                         every figure of the documentation; fast=True at toy size
   python experiment.py demo with pretrained=best         a page: draw a digit, see what the posterior makes of it
   python experiment.py prune with pretrained=best        the scores without 50 to 99 % of the weights
+  python experiment.py regression                        what a posterior says beyond the data; fast=True
+  python experiment.py bandit dataset=digits8x8          exploration by posterior samples, beside greedy agents
 
 Named configurations are files in configs/; results go to results/<experiment_name>/.
 """
@@ -119,6 +121,20 @@ def prune(_config: dict[str, Any], _run: Run) -> None:
     """Print the test scores without up to 99 % of the weights; pretrained=NAME; share=0.95 writes what is left."""
     with refusing_bad_input():
         cli.prune(_config, cli.Options.of(_run))
+
+
+@ex.command(unobserved=True)
+def regression(_run: Run) -> None:
+    """Fit Bayes by Backprop and a point network to a noisy curve, and draw both beyond the data; fast=True."""
+    with refusing_bad_input():
+        cli.regression(cli.Options.of(_run))
+
+
+@ex.command(unobserved=True)
+def bandit(_config: dict[str, Any], _run: Run) -> None:
+    """Compare the regret of sampling and greedy agents; dataset=mushroom, digits8x8 or mnist; file=FILE; fast=True."""
+    with refusing_bad_input():
+        cli.bandit(_config, cli.Options.of(_run))
 
 
 def command_line(argv: list[str]) -> None:

@@ -13,5 +13,7 @@ from .options import Options as Options
 from .options import sacred_options as sacred_options
 from .overview import list_runs as list_runs
 from .overview import write_report as write_report
+from .own_studies import bandit as bandit
+from .own_studies import regression as regression
 from .prune import prune as prune
 from .session import train as train

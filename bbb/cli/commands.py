@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from bbb import studies
 from bbb.cli.options import Options
+from bbb.cli.own_studies import draw_study, run_study
 from bbb.cli.signals import into_a_pipe, stopped_by_signals
 from bbb.system import InputError, write_aside
 
@@ -78,7 +79,7 @@ def run_grid(config: Mapping[str, Any], options: Options, entry: Path) -> None:
 @into_a_pipe()
 @stopped_by_signals()
 def reproduce(options: Options, entry: Path) -> None:
-    """Make the missing runs of the figures, and draw all figures.
+    """Make the missing runs and the other studies of the figures, and draw all figures.
 
     Args:
         options: the command's options: ``fast``, and the scheduler.
@@ -98,13 +99,15 @@ def reproduce(options: Options, entry: Path) -> None:
             drawn.append(plot)
     if drawn:
         _write_table(studies.results(drawn, folder), folder / "results")
+    for study in studies.all_studies(options.fast):
+        run_study(study, folder)
     _report(failures, len([*studies.in_order(jobs)]))
 
 
 @into_a_pipe()
 @stopped_by_signals()
 def figures(options: Options, entry: Path) -> None:
-    """Draw every figure whose runs exist, or whose JSON file has the same configurations.
+    """Draw every figure whose runs or parts exist, or whose JSON file has the same configurations.
 
     Args:
         options: the command's options: ``fast``.
@@ -128,13 +131,16 @@ def figures(options: Options, entry: Path) -> None:
             print(f"{folder / plot.name}.png: drawn from {plot.name}.json; {len(missing)} of its runs are not here")
         else:
             undrawn.append(plot.name)
-            commands.update(
-                (job.placed(completed.get(job.source) if job.source else None).words, None) for job in missing
-            )
+            placed = [job.placed(completed.get(job.source) if job.source else None) for job in missing]
+            commands.update((("with", *job.words), None) for job in placed)
     if drawn:
         _write_table(studies.results(drawn, folder), folder / "results")
+    for study in studies.all_studies(options.fast):
+        if not draw_study(study, folder):
+            undrawn.append(study.name)
+            commands[study.words] = None
     for words in commands:
-        print(f"python experiment.py with {' '.join(words)}")
+        print(f"python experiment.py {' '.join(words)}")
     if undrawn:
         raise MissingError(
             f"{', '.join(undrawn)}: not drawn; the {len(commands)} commands above make the missing runs, or at once: "

@@ -5,15 +5,15 @@ writing (``resume=True`` and ``--resume``), and never part of a configuration.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from sacred.commandline_options import CLIOption, cli_option
 from sacred.run import Run
 
 from bbb.runs import read_value
-from bbb.studies import check_grid
+from bbb.studies import ContextsName, check_grid
 from bbb.system import InputError
 
 OPTIONS = {
@@ -26,6 +26,8 @@ OPTIONS = {
     "report": (),
     "demo": (),
     "prune": ("share",),
+    "regression": ("fast",),
+    "bandit": ("dataset", "file", "sha256", "fast"),
 }
 _FLAGS = ("fast", "resume", "json")  # options that are True or False
 # Commands that take no configuration: what they take, in words, and the keys of the configuration among that.
@@ -39,6 +41,8 @@ _TAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         "only share= and pretrained= and network= and data_dir= and device=",
         ("pretrained", "network", "data_dir", "device"),
     ),
+    "regression": ("only fast=", ()),
+    "bandit": ("only dataset= and file= and sha256= and fast= and data_dir=", ("data_dir",)),
 }
 
 
@@ -54,6 +58,9 @@ class Options:
         json: print what machines read.
         experiment: the name of the only experiment to show.
         share: of the weights, to remove.
+        dataset: where the contexts of a bandit come from.
+        file: the file of the mushrooms.
+        sha256: the checksum that this file must have.
     """
 
     resume: bool = False
@@ -63,6 +70,9 @@ class Options:
     json: bool = False
     experiment: str | None = None
     share: float | None = None
+    dataset: ContextsName | None = None
+    file: str | None = None
+    sha256: str | None = None
 
     @classmethod
     def of(cls, run: Run) -> "Options":
@@ -79,6 +89,8 @@ class Options:
         if scheduler is not None:
             _check_address(str(scheduler))
         share = given.get("--share")
+        dataset, file, sha256 = (given.get(f"--{option}") for option in ("dataset", "file", "sha256"))
+        _check_mushrooms(dataset, file, sha256)
         return cls(
             resume=bool(given.get("--resume")),
             fast=bool(given.get("--fast")),
@@ -87,6 +99,9 @@ class Options:
             json=bool(given.get("--json")),
             experiment=given.get("--experiment"),
             share=_check_share(str(share)) if share is not None else None,
+            dataset=_check_dataset(str(dataset)) if dataset is not None else None,
+            file=str(file) if file is not None else None,
+            sha256=_check_sha256(str(sha256)) if sha256 is not None else None,
         )
 
 
@@ -99,7 +114,7 @@ def sacred_options() -> list[CLIOption]:
 
     @cli_option("-x", "--fast", is_flag=True)
     def fast(args: bool, run: Run) -> None:
-        """Make figures at toy size (reproduce, figures)."""
+        """Make figures at toy size (reproduce, figures, regression, bandit)."""
 
     @cli_option("-g", "--grid")
     def grid(args: str, run: Run) -> None:
@@ -121,7 +136,19 @@ def sacred_options() -> list[CLIOption]:
     def share(args: str, run: Run) -> None:
         """Write the posterior without this share of its weights, 0.95 for example (prune)."""
 
-    return [resume, fast, grid, scheduler, json, experiment, share]
+    @cli_option("-D", "--dataset")
+    def dataset(args: str, run: Run) -> None:
+        """Take the contexts from mushroom, digits8x8 or mnist (bandit)."""
+
+    @cli_option("-K", "--file")
+    def file(args: str, run: Run) -> None:
+        """Read the mushrooms from this file (bandit)."""
+
+    @cli_option("-H", "--sha256")
+    def sha256(args: str, run: Run) -> None:
+        """Refuse a file of mushrooms with another checksum (bandit)."""
+
+    return [resume, fast, grid, scheduler, json, experiment, share, dataset, file, sha256]
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -163,6 +190,9 @@ def as_option(command: str, word: str) -> list[str] | None:
             if not is_change or key not in keys:
                 raise InputError(f"{word}: {command} takes {takes}")
         return None
+    if key in _TEXTS:
+        _TEXTS[key](text)
+        return [f"--{key}={text}"]
     value = read_value(key, text)
     if key in _FLAGS:
         if not isinstance(value, bool):
@@ -175,6 +205,40 @@ def as_option(command: str, word: str) -> list[str] | None:
     elif key == "scheduler":
         _check_address(text)
     return [f"--{key}={text}"]
+
+
+def _check_mushrooms(dataset: str | None, file: str | None, sha256: str | None) -> None:
+    """Refuse a file or a checksum of other contexts than mushrooms."""
+    for option, value in (("file", file), ("sha256", sha256)):
+        if value is not None and dataset not in (None, "mushroom"):
+            raise InputError(f"{option}={value}: goes with dataset=mushroom, not with dataset={dataset}")
+
+
+def _check_dataset(text: str) -> ContextsName:
+    names: dict[str, ContextsName] = {name: name for name in get_args(ContextsName)}
+    if text not in names:
+        raise InputError(f"dataset={text}: the contexts of bandit must be {', '.join(names)}")
+    return names[text]
+
+
+def _check_file(text: str) -> str:
+    if not text:
+        raise InputError("file=: must name a file, as in file=agaricus-lepiota.data")
+    return text
+
+
+def _check_sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise InputError(f"sha256={text:.80}: must be 64 hexadecimal digits")
+    return text
+
+
+# Options whose values are texts, even where they look like numbers.
+_TEXTS: dict[str, Callable[[str], object]] = {
+    "dataset": _check_dataset,
+    "file": _check_file,
+    "sha256": _check_sha256,
+}
 
 
 def _check_address(text: str) -> None:

@@ -8,7 +8,7 @@ from sacred import Experiment
 from sacred.config import ConfigDict
 
 from bbb.cli.options import OPTIONS, as_option
-from bbb.runs import ALIASES, check_text, load_file, nearest, unknown_key
+from bbb.runs import ALIASES, KEYS, check_text, load_file, nearest, unknown_key
 from bbb.system import InputError
 
 
@@ -70,8 +70,10 @@ def _check_change(experiment: Experiment, named: Mapping[str, Path], command: st
             raise InputError(unknown_key(key))
         check_text(key, value)
         takers = [name for name, options in OPTIONS.items() if key in options]
-        if takers:
-            raise InputError(f"{word}: is an option of {' and '.join(takers)}, not of {command}")
+        if takers and key not in KEYS:
+            *others, last = takers
+            known = f"{', '.join(others)} and {last}" if others else last
+            raise InputError(f"{word}: is an option of {known}, not of {command}")
         return f"{ALIASES.get(key.strip(), key)}={value}"
     if word in named:
         return str(named[word]) if Path(word).is_file() else word

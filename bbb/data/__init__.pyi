@@ -2,6 +2,7 @@ from .arrays import as_split as as_split
 from .arrays import as_tensor as as_tensor
 from .arrays import check_alike as check_alike
 from .choices import NormalizationName as NormalizationName
+from .mushrooms import load_mushrooms as load_mushrooms
 from .npz import load_npz as load_npz
 from .sources import data_root as data_root
 from .sources import load as load

@@ -1,5 +1,8 @@
+from .all_studies import all_studies as all_studies
+from .bandit_study import BanditStudy as BanditStudy
 from .catalogue import Entry as Entry
 from .catalogue import catalogue as catalogue
+from .choices import ContextsName as ContextsName
 from .cluster import ClusterError as ClusterError
 from .cluster import Failure as Failure
 from .cluster import make_runs as make_runs
@@ -25,8 +28,10 @@ from .pruning import PruningStudy as PruningStudy
 from .records import is_number as is_number
 from .records import plain as plain
 from .records import read_json as read_json
+from .regression import RegressionStudy as RegressionStudy
 from .reproduction import figures_folder as figures_folder
 from .reproduction import plots as plots
+from .study import Study as Study
 from .table import Row as Row
 from .table import as_csv as as_csv
 from .table import markdown as markdown

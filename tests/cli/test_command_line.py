@@ -87,6 +87,7 @@ LIGHT += [
 LIGHT += [["grid", "with", "blundell", "grid={'lrr': [1]}"], ["figures", "with", "best"]]
 LIGHT += [["demo"], ["demo", "with", "best"], ["demo", "with", "pretrained=3"]]
 LIGHT += [["runs"], ["runs", "--json"], ["report"]]
+LIGHT += [["regression", "seed=3"], ["bandit", "dataset=cifar10"], ["bandit", "sha256=a"], ["bandit", "lr=1"]]
 LIGHT += [["prune"], ["prune", "with", "best"], ["prune", "with", "pretrained=3"], ["prune", "with", "share=2"]]
 
 

@@ -260,10 +260,11 @@ def test_nothing_to_resume_is_refused(in_tmp, capsys):
     assert line.startswith("error: resume=True: there is no unfinished run")
 
 
+TESTED_ELSEWHERE = "grid|reproduce|figures|runs|report|demo|prune|regression|bandit"
 DOCUMENTED = [
     shlex.split(line)[2:]
     for line in documented_commands("experiment.py")
-    if not re.search(r"experiment\.py (grid|reproduce|figures|runs|report|demo|prune)\b", line)  # tests of their own
+    if not re.search(rf"experiment\.py ({TESTED_ELSEWHERE})\b", line)
 ]
 
 

@@ -179,6 +179,12 @@ def made(tmp_path_factory):
         yield reproduction.plots(True, CONFIGS)
 
 
+@pytest.fixture(autouse=True)
+def _runs_alone(monkeypatch):
+    """Studies that are not made of runs have tests of their own."""
+    monkeypatch.setattr(studies, "all_studies", lambda fast: [])
+
+
 def drawn():
     return {path.name: path.read_bytes() for path in reproduction.figures_folder(True).glob("*.png")}
 
