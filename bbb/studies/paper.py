@@ -1,6 +1,5 @@
 """The figures of the claims of Blundell et al. 2015 (arXiv 1505.05424): which runs are behind each."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import bbb.studies.paper_evidence as evidence
@@ -8,7 +7,7 @@ import bbb.studies.paper_figures as figures
 from bbb.studies.evidence import Arm
 from bbb.studies.plot import Arms, Maker, Plot
 
-SEEDS, ENSEMBLE_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
+SEEDS = (1, 2, 3)
 # The rows of table 1, each as changes of blundell; chosen on validation data, see docs/paper.md.
 METHODS: dict[str, dict[str, Any]] = {
     "point estimate": {"posterior": "point", "beta_type": "none", "lr": 0.001},
@@ -18,26 +17,21 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def plots(make: Maker, widths: Sequence[int]) -> list[Plot]:
+def plots(make: Maker, narrow: int, wide: int) -> list[Plot]:
     """List the figures with their runs.
 
     Args:
         make: makes the runs.
-        widths: hidden units in table 1: the first with all seeds, the others with one; table 2 has the last.
+        narrow: hidden units of the networks of table 1.
+        wide: hidden units of the network of table 2.
     """
-    table: Arms = {}
-    for method, changes in METHODS.items():
-        for width in widths:
-            seeds = SEEDS if width == widths[0] else SEEDS[:1]
-            jobs = [make("blundell", "table1", **changes, num_hidden=width, seed=seed) for seed in seeds]
-            table[Arm(f"{method}, {width} units")] = jobs
-    wide, narrow = widths[-1], widths[0]
-    pruned = {Arm(f"sparse, {wide} units"): [make("sparse", "sparse", num_hidden=wide, seed=1)]}
-    pruned |= {Arm(name): table[Arm(f"{name}, {narrow} units")][:1] for name in METHODS}
-    pruned[Arm("best")] = [make("best", "best", seed=1)]
-    ensemble = {Arm("best"): [make("best", "best", seed=seed) for seed in ENSEMBLE_SEEDS]}
+    table: Arms = {
+        Arm(method): [make("blundell", "table1", **changes, num_hidden=narrow, seed=seed) for seed in SEEDS]
+        for method, changes in METHODS.items()
+    }
+    pruned: Arms = {Arm(f"sparse, {wide} units"): [make("sparse", "sparse", num_hidden=wide, seed=1)]}
+    pruned |= {Arm(f"{arm.name}, {narrow} units"): jobs[:1] for arm, jobs in table.items()}
     return [
         Plot("paper_baselines", table, evidence.baselines, lambda shows: figures.baselines(**shows)),
         Plot("paper_pruning", pruned, evidence.pruned, lambda shows: figures.pruned(**shows)),
-        Plot("paper_ensemble", ensemble, evidence.ensemble, lambda shows: figures.ensemble(**shows)),
     ]

@@ -1,4 +1,4 @@
-"""The figures of the claims of Blundell et al. 2015, one function each; hollow points are the paper's own numbers."""
+"""The figures of the claims of Blundell et al. 2015, one function each; hollow points are its own numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,41 +10,31 @@ from bbb.runs import LINES, MARKERS, PALETTE, style
 from bbb.studies.pruning_figure import draw_histogram
 from bbb.studies.table import mean_and_error
 
-PAPER = "hollow: as the paper reports"
+PAPER = "as the paper reports"
+LABELS = {"error": "test error (%)", "nll": "test NLL (nats)", "ece": "test ECE (%)"}
 
 
-def baselines(
-    errors: Mapping[str, Sequence[Mapping[str, Any]]], reported: Mapping[str, Sequence[Sequence[float]]], title: str
-) -> Figure:
-    """Draw the test error of each method against the width of the network.
+def baselines(scores: Mapping[str, Mapping[str, Sequence[float]]], reported: Mapping[str, float], title: str) -> Figure:
+    """Draw the test scores of each method, and the paper's errors.
 
     Args:
-        errors: for each method and width ``units`` and ``test_error``, in % of each seed; drawn as means with standard
-            errors.
-        reported: for each method pairs of units and the paper's error.
+        scores: ``error`` in %, ``nll`` in nats and ``ece`` in %: of each method and seed; drawn as points, and as means
+            with standard errors.
+        reported: the paper's error of each method, in %.
         title: what is compared.
     """
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for (method, widths), colour in zip(errors.items(), PALETTE, strict=False):
-        points = [mean_and_error(width["test_error"]) for width in widths]
-        axes.errorbar(
-            [width["units"] for width in widths],
-            [mean for mean, _ in points],
-            [error or 0.0 for _, error in points],
-            color=colour,
-            label=method,
-            linestyle=LINES[colour],
-            marker=MARKERS[colour],
-            markersize=5,
-            capsize=3,
-        )
-        units, values = zip(*reported.get(method, [(None, None)]), strict=True)
-        axes.plot(units, values, color=colour, marker=MARKERS[colour], fillstyle="none", linestyle="none", markersize=7)
-    axes.set(xlabel="hidden units of each of two layers", ylabel="test error (%)")
-    axes.set_xticks(sorted({width["units"] for widths in errors.values() for width in widths}))
-    style(axes)
-    axes.legend(frameon=False, title=PAPER, fontsize="small", title_fontsize="small")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    for axes, (name, label) in zip(figure.subplots(1, len(LABELS)), LABELS.items(), strict=True):
+        for i, (seeds, colour) in enumerate(zip(scores[name].values(), PALETTE, strict=False)):
+            mean, error = mean_and_error(seeds)
+            axes.plot([i - 0.15] * len(seeds), seeds, ".", color=colour, alpha=0.6)
+            axes.errorbar([i], [mean], [error or 0.0], color=colour, marker=MARKERS[colour], markersize=5, capsize=3)
+        if name == "error":
+            axes.plot(range(len(reported)), [*reported.values()], "ko", fillstyle="none", label=PAPER)
+            axes.legend(frameon=False, fontsize="small")
+        axes.set_xticks(range(len(scores[name])), [method.replace(" ", "\n") for method in scores[name]])
+        axes.set(ylabel=label, xlim=(-0.6, len(scores[name]) - 0.4))
+        style(axes)
     figure.suptitle(title)
     return figure
 
@@ -77,7 +67,7 @@ def pruned(
             range(len(shares)), [*map(min, found)], [*map(max, found)], color=colour, alpha=0.15, linewidth=0
         )
     places = [shares.index(share) for share, _ in reported]
-    by_share.plot(places, [error for _, error in reported], "ko", fillstyle="none", label="as the paper reports")
+    by_share.plot(places, [error for _, error in reported], "ko", fillstyle="none", label=PAPER)
     by_share.set_xticks(range(len(shares)), [f"{100 * share:g}" for share in shares])
     by_share.set(xlabel="weights removed (%), not to scale", ylabel="test error (%)", yscale="log")
     by_share.legend(frameon=False, fontsize="small")
@@ -86,27 +76,6 @@ def pruned(
     of_ratio.set(xlabel="20 log10(|mean| / std) (dB)", ylabel="share of the weights (%)")
     of_ratio.legend(frameon=False, fontsize="small")
     style(by_share, of_ratio)
-    figure.suptitle(title)
-    return figure
-
-
-def ensemble(averages: Mapping[str, Sequence[float]], single: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Draw the test scores of averages of the first 1, 2, ... runs, beside those of each run.
-
-    Args:
-        averages: ``error`` in %, ``nll`` in nats and ``ece`` in %, of each average.
-        single: the same of each run.
-        title: what is averaged.
-    """
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    labels = {"error": "test error (%)", "nll": "test NLL (nats)", "ece": "test ECE (%)"}
-    for axes, (name, label) in zip(figure.subplots(1, len(labels)), labels.items(), strict=True):
-        numbers = range(1, len(averages[name]) + 1)
-        axes.plot(numbers, averages[name], color=PALETTE[0], marker="o", markersize=4, label="the first runs, averaged")
-        axes.plot(numbers, single[name], "x", color=PALETTE[1], label="each run alone")
-        axes.set(xlabel="runs", ylabel=label, xticks=numbers)
-        axes.legend(frameon=False, fontsize="small")
-        style(axes)
     figure.suptitle(title)
     return figure
 

@@ -54,6 +54,8 @@ GOOD = {  # values that are allowed and cheap
     "input_dropout": ["0", "0.99"],
     "input_shift": ["0", "2", "32"],
     "estimator": ["weights", "local"],
+    "posterior": ["gaussian", "point", "dropout"],
+    "dropout": ["0", "0.5", "0.99"],
     "prior": ["gaussian", "scale_mixture", "ard", "posterior", "pretrained"],
     "prior_std": STDS,
     "prior_pi": ["0.5", "1.0e-300"],

@@ -17,7 +17,10 @@ from bbb.studies.pruning import SHARES
 from tests.documentation import documented_commands
 from tests.tasks import DEFAULT, SMALL, command, refused, seeded
 
-DOCUMENTED = [shlex.split(line)[2:] for line in documented_commands("experiment.py prune")]
+DOCUMENTED = [
+    shlex.split(line.replace("pretrained=sparse", "pretrained=best"))[2:]
+    for line in documented_commands("experiment.py prune")
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,11 @@ def test_without_removal_the_scores_are_those_of_the_runs_own_test(run):
     assert retest.scores(retest.posterior.network) == retest.scores(pruned_network(retest.posterior.network, 0.0))
 
 
-@pytest.mark.parametrize("words", [*DOCUMENTED, ["prune", "pretrained=results/best/1"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [list(words) for words in sorted({*map(tuple, DOCUMENTED), ("prune", "pretrained=results/best/1")})],
+    ids=" ".join,
+)
 def test_every_way_to_call_it_prints_a_table_and_writes_its_files(run, capsys, words):
     command(*words)
     lines = capsys.readouterr().out.splitlines()
