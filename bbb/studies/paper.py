@@ -30,7 +30,8 @@ def plots(make: Maker, narrow: int, wide: int) -> list[Plot]:
         for method, changes in METHODS.items()
     }
     pruned: Arms = {Arm(f"sparse, {wide} units"): [make("sparse", "sparse", num_hidden=wide, seed=1)]}
-    pruned |= {Arm(f"{arm.name}, {narrow} units"): jobs[:1] for arm, jobs in table.items()}
+    pruned[Arm(f"best, {narrow} units")] = [make("best", "best", num_hidden=narrow, seed=1)]
+    pruned |= {Arm(f"{arm.name}, {narrow} units"): jobs[:1] for arm, jobs in table.items() if arm.name != "dropout"}
     return [
         Plot("paper_baselines", table, evidence.baselines, lambda shows: figures.baselines(**shows)),
         Plot("paper_pruning", pruned, evidence.pruned, lambda shows: figures.pruned(**shows)),
