@@ -197,7 +197,8 @@ def about(arms: Runs, shown: str = "mean and range") -> str:
     some = next(iter(arms.values()))
     names = {"mnist": "MNIST", "digits8x8": "8x8 digits"}
     counts = sorted({len(seeds) for seeds in arms.values()})
-    return f"{names[some[0].config['dataset']]}, {shown} of {' or '.join(map(str, counts))} seeds"
+    plural = "s" * (counts != [1])
+    return f"{names[some[0].config['dataset']]}, {shown} of {' or '.join(map(str, counts))} seed{plural}"
 
 
 def _numbers(values: Tensor) -> list[float]:

@@ -11,6 +11,7 @@ from bbb.studies.pruning_figure import draw_histogram
 from bbb.studies.table import mean_and_error
 
 PAPER = "as the paper reports"
+LEAST_RATIO = -120.0  # dB: lower ones are of means that are zero but for rounding
 LABELS = {"error": "test error (%)", "nll": "test NLL (nats)", "ece": "test ECE (%)"}
 
 
@@ -73,7 +74,7 @@ def pruned(
     by_share.legend(frameon=False, fontsize="small")
     for arm, histogram in histograms.items():
         draw_histogram(of_ratio, histogram, arm, colours[arm])
-    of_ratio.set(xlabel="20 log10(|mean| / std) (dB)", ylabel="share of the weights (%)")
+    of_ratio.set(xlabel="20 log10(|mean| / std) (dB)", ylabel="share of the weights (%)", xlim=(LEAST_RATIO, None))
     of_ratio.legend(frameon=False, fontsize="small")
     style(by_share, of_ratio)
     figure.suptitle(title)
