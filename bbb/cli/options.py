@@ -136,7 +136,7 @@ def sacred_options() -> list[CLIOption]:
     def share(args: str, run: Run) -> None:
         """Write the posterior without this share of its weights, 0.95 for example (prune)."""
 
-    @cli_option("-D", "--dataset")
+    @cli_option("-T", "--dataset")
     def dataset(args: str, run: Run) -> None:
         """Take the contexts from mushroom, digits8x8 or mnist (bandit)."""
 

@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import re
 
 import pytest
 
+import experiment
 from bbb.cli import session
 from tests.tasks import DEFAULT, SMALL, command, refused
 
@@ -122,3 +124,11 @@ def test_an_option_without_its_package_gets_one_line_and_leaves_nothing(in_tmp, 
     for given in (["print_config", *words], [*words, "with", "blundell", *SMALL], ["with", "blundell", *SMALL, *words]):
         assert refused(capsys, *given) == [f"error: {line}"]
     assert list(in_tmp.iterdir()) == []
+
+
+def test_no_letter_means_two_options():
+    """Ours and Sacred's, such as its -D for --pdb."""
+    usage = experiment.ex.get_usage()[1]
+    letters = re.findall(r"^\s+-(\w)\b", usage, re.MULTILINE)
+    assert {"D", "r", "T"} <= set(letters)
+    assert len(letters) == len(set(letters))
