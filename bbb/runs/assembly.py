@@ -303,13 +303,15 @@ def _check_kind(settings: Settings, path: Path, posterior: WeightDistribution) -
         bbb.networks.WeightsError: the message says what to use.
     """
     kind = posterior_name(posterior)
-    centred = "prior=pretrained centres a Gaussian prior at its weights"
     if settings.prior == "posterior" and not posterior.has_density:
-        raise WeightsError(f"{path}: holds posterior={kind}, which has no variances and is no prior; {centred}")
+        raise WeightsError(
+            f"{path}: holds posterior={kind}, which has no variances and is no prior; use prior=pretrained, which "
+            "centres a Gaussian prior at its weights"
+        )
     if kind != settings.posterior:
         raise WeightsError(
             f"{path}: holds posterior={kind}, the configuration asks for posterior={settings.posterior}; use "
-            f"posterior={kind}, or {centred}"
+            f"posterior={kind}, or prior=pretrained, which centres a Gaussian prior at its weights"
         )
     if kind == "dropout" and isinstance(posterior, Pruned):
         raise WeightsError(f"{path}: holds a pruned posterior, which posterior=dropout cannot train; use another")
