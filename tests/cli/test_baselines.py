@@ -131,8 +131,8 @@ REFUSED = [
     ("posterior=dropout num_replicas=2", "num_replicas=2", "use num_replicas=1"),
     ("posterior=laplace", "posterior='laplace'", "one of gaussian, point, dropout"),
     ("posterior=dropout dropout=1.0", "dropout=1.0", "a number from 0 and below 1"),
-    ("prior=posterior pretrained=point", "holds posterior=point", "use prior=pretrained, which centres a Gaussian prior"),
-    ("prior=posterior pretrained=dropout", "holds posterior=dropout", "use prior=pretrained, which centres a Gaussian prior"),
+    ("prior=posterior pretrained=point", "holds posterior=point", "use prior=pretrained, which centres"),
+    ("prior=posterior pretrained=dropout", "holds posterior=dropout", "use prior=pretrained, which centres"),
     ("pretrained=point", "holds posterior=point", "use posterior=point, or prior=pretrained"),
     ("posterior=point pretrained=gaussian", "holds posterior=gaussian", "use posterior=gaussian, or prior=pretrained"),
 ]
