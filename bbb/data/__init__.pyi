@@ -13,6 +13,7 @@ from .splits import batches as batches
 from .splits import check_shift as check_shift
 from .splits import hold_out as hold_out
 from .splits import num_batches as num_batches
+from .splits import permute as permute
 from .splits import rotate as rotate
 from .splits import select as select
 from .splits import subsample as subsample

@@ -89,6 +89,22 @@ def rotate(split: Split, degrees: float) -> Split:
     return Split(rotate_images(split.images, degrees, channels), split.labels, split.input_shape)
 
 
+def permute(split: Split, seed: int | None) -> Split:
+    """Put the numbers of every example into another order, the same for all; None leaves them as they are.
+
+    Permuted pixels are as hard a task as the images to a network without a notion of neighbours, and a new one
+    (Goodfellow et al. 2014, arXiv 1312.6211).
+
+    Args:
+        split: the examples.
+        seed: of the order.
+    """
+    if seed is None:
+        return split
+    order = torch.randperm(split.images.shape[1], generator=torch.Generator().manual_seed(seed))
+    return Split(split.images[:, order], split.labels, split.input_shape)
+
+
 def check_shift(split: Split, pixels: int) -> None:
     """Refuse to move images by more than they have pixels, and examples that are not images.
 

@@ -37,3 +37,4 @@ from .training import Training as Training
 from .transfer import choose_inflation as choose_inflation
 from .transfer import prepare as prepare
 from .transfer import source_error as source_error
+from .transfer import with_fresh_head as with_fresh_head

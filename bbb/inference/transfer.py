@@ -74,6 +74,11 @@ def prepare(
     return fresh.with_posterior(posterior.requires_grad_(True)), prior
 
 
+def with_fresh_head(source: BayesianNetwork, fresh: BayesianNetwork) -> WeightDistribution:
+    """Make the posterior that has the hidden layers of one network, and the head of another, as it is there."""
+    return join(source.split_head()[0], fresh.split_head()[1]).requires_grad_(True)
+
+
 def choose_inflation(
     train: Split,
     create: Callable[[float], tuple[BayesianNetwork, WeightDistribution]],

@@ -6,7 +6,8 @@ Damaged files are refused. Reading a file never executes code from it.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +17,28 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bbb.data import Normalization
-from bbb.distributions import (
-    FLOWS,
-    Dropout,
-    FlowName,
-    Gaussian,
-    Point,
-    PosteriorName,
-    Pruned,
-    WeightDistribution,
-    flows_of,
-    num_flow_parameters,
-    posterior_name,
-)
+from bbb.distributions import FLOWS, Dropout, Point, PosteriorName, Pruned, flows_of, posterior_name
 from bbb.networks.architecture import Architecture
-from bbb.networks.bits import BITS, pack, unpack
+from bbb.networks.bits import BITS
 from bbb.networks.build import build
+from bbb.networks.heads import HEADS, KeptHead, heads_as_tensors, heads_from, with_head
+from bbb.networks.held import KEPT, Kind, filled, tensors_of
 from bbb.networks.layers import Shape
-from bbb.networks.layout import num_weights, units_left
 from bbb.networks.lenet import num_lenet_weights
 from bbb.networks.mlp import MLP
 from bbb.networks.module import ModuleArchitecture
-from bbb.networks.network import BayesianNetwork, initial_network
+from bbb.networks.network import BayesianNetwork
 from bbb.system import InputError, write_aside
 
 FORMAT = "bbb-weights-2"  # an MLP on pixels
 FORMAT_3 = "bbb-weights-3"  # any network
 FORMAT_4 = "bbb-weights-4"  # any network, pruned: a bit for each weight, and the parameters of those that are kept
 FORMAT_5 = "bbb-weights-5"  # any network whose posterior is a point, with dropout or without, pruned or not
-FORMATS = (FORMAT, FORMAT_3, FORMAT_4, FORMAT_5)
-KEPT = "kept"  # the tensor of the bits
+FORMAT_6 = "bbb-weights-6"  # any network, pruned or not, with the heads of earlier tasks
+FORMATS = (FORMAT, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6)
 MOST = 10_000_000  # inputs or outputs that a file may claim before anything is made for them
-DTYPES = (torch.float32, torch.float64)
 UsersOwn = str | nn.Module | Architecture
-_EXTRAS = ("fixed.", "normalization.", "likelihood.")  # of tensors that are not the posterior's
+_EXTRAS = ("fixed.", "normalization.", "likelihood.", HEADS)  # of tensors that are not the posterior's
 
 
 class WeightsError(InputError):
@@ -62,6 +51,7 @@ def save_weights(
     about: Mapping[str, Any] | None = None,
     likelihood: Mapping[str, Tensor] | None = None,
     input_shape: Shape | None = None,
+    heads: Sequence[KeptHead] = (),
 ) -> None:
     """Write a network's posterior to a temporary file, then rename it, so that nobody reads half a file.
 
@@ -71,19 +61,23 @@ def save_weights(
         about: further metadata, such as the classes; the values must fit into JSON.
         likelihood: what a likelihood has learnt, by name.
         input_shape: of one example, for an architecture that does not know it; by default a vector of its inputs.
+        heads: of earlier tasks, to be kept beside the network's own.
     """
     flow, num_flows = flows_of(network.posterior)
     posterior = network.posterior
-    tensors = dict(_parameters(posterior).state_dict())
+    tensors = tensors_of(posterior)
     tensors |= {f"likelihood.{name}": value for name, value in (likelihood or {}).items()}
     layout = _layout(network, input_shape)
-    parameters = _parameters(posterior)
+    parameters = posterior.base if isinstance(posterior, Pruned) else posterior
     if isinstance(parameters, Point):
         layout |= {"format": FORMAT_5, "posterior": posterior_name(posterior)}
         layout |= {"dropout": parameters.share} if isinstance(parameters, Dropout) else {}
     if isinstance(posterior, Pruned):
         layout["format"] = FORMAT_5 if isinstance(parameters, Point) else FORMAT_4
-        tensors[KEPT] = pack(posterior.kept)
+    if heads:
+        layout |= {"format": FORMAT_6, "posterior": posterior_name(posterior)}
+        layout["heads"] = [{**head.task, "num_outputs": head.num_outputs(network.architecture)} for head in heads]
+        tensors |= heads_as_tensors(heads)
     if layout["format"] != FORMAT:
         tensors |= {f"normalization.{name}": value for name, value in network.normalization.named_buffers()}
         if network.fixed is not None:
@@ -95,7 +89,7 @@ def save_weights(
 
 
 def load_weights(
-    path: Path, device: torch.device | None = None, network: UsersOwn | None = None
+    path: Path, device: torch.device | None = None, network: UsersOwn | None = None, head: int | None = None
 ) -> tuple[BayesianNetwork, dict[str, Any]]:
     """Read a network's posterior. Reading never runs code that the file names.
 
@@ -104,14 +98,17 @@ def load_weights(
         device: the device to load the network to.
         network: a user's own network: ``FILE.py:FUNCTION``, which is run, a module or an architecture. It must be given
             again for such a network, since the weights file may come from anyone.
+        head: the number of the head to put on the hidden layers, in the order in which they were trained; None for the
+            last one.
 
     Returns:
         The network, and what the file tells about it: ``sizes``, ``flow``, ``num_flows``, ``num_replicas``, what was
-        passed as ``about``, and ``likelihood``, the tensors that a likelihood has learnt.
+        passed as ``about``, ``likelihood``, the tensors that a likelihood has learnt, and ``kept_heads``, the heads of
+        earlier tasks. Under one of these heads, what is told of the task is told of theirs.
 
     Raises:
         WeightsError: the file is missing, damaged, not of this format, or holds values that are not finite; or it holds
-            a user's network that was not given.
+            a user's network that was not given, or has no such head.
         bbb.networks.NetworkError: the network that was given cannot be used.
     """
     about, tensors = _read(path)
@@ -125,27 +122,31 @@ def load_weights(
     if not all(value.isfinite().all() for value in tensors.values()):
         raise WeightsError(f"{path}: holds values that are not finite")
     own = {name: value for name, value in tensors.items() if not name.startswith(_EXTRAS)}
-    is_pruned = about["format"] == FORMAT_4 or (about["format"] == FORMAT_5 and KEPT in own)
-    bits = own.pop(KEPT, torch.zeros(0, dtype=torch.uint8)) if is_pruned else None
-    kind, dropout = _kind(path, about)
-    num_held = sum(value.numel() for value in tensors.values()) if bits is None else BITS * bits.numel()
+    is_pruned = about["format"] == FORMAT_4 or (about["format"] in (FORMAT_5, FORMAT_6) and KEPT in own)
+    kind = Kind(flow, num_flows, *_posterior_and_dropout(path, about))
+    num_held = BITS * own[KEPT].numel() if is_pruned and KEPT in own else sum(map(torch.Tensor.numel, tensors.values()))
     architecture = _architecture(path, about, network, num_held)
-    if bits is None:
-        loaded = _blank(architecture, num_flows, flow, num_replicas, own, kind, dropout)
-    else:
-        loaded = None if num_flows or num_replicas > 1 else _blank_pruned(architecture, bits, own, kind, dropout)
-    target = None if loaded is None else _parameters(loaded.posterior)
-    wanted = {} if target is None else {name: value.shape for name, value in target.state_dict().items()}
-    if loaded is None or target is None or wanted != {name: value.shape for name, value in own.items()}:
+    loaded = filled(architecture, own, kind, num_replicas, is_pruned)
+    if loaded is None:
         raise WeightsError(
             f"{path}: damaged, its tensors do not have the shape that its layout {architecture} promises"
         )
-    target.load_state_dict(own)
     extras = _extras(path, loaded, about, tensors)
     if loaded.fixed is not None:
         loaded.fixed.load_state_dict(extras["fixed"])
     about["likelihood"] = extras["likelihood"]
-    return loaded.to(device), about
+    kept_heads = heads_from(loaded.architecture, about.get("heads", []), extras["heads"], kind)
+    if kept_heads is None:
+        raise WeightsError(f"{path}: damaged, its heads of earlier tasks are not those that its layout promises")
+    about["kept_heads"] = tuple(replace(kept, posterior=kept.posterior.to(device)) for kept in kept_heads)
+    if head is not None and not 0 <= head <= len(kept_heads):
+        raise WeightsError(f"{path}: has the heads 0 to {len(kept_heads)}, and no head={head}")
+    loaded = loaded.to(device)
+    if head is None or head == len(kept_heads):
+        return loaded, about
+    kept = about["kept_heads"][head]
+    layout = _with_outputs(about, kept.num_outputs(loaded.architecture))
+    return with_head(loaded, kept, _architecture(path, layout, network, num_held)), {**about, **kept.task}
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -157,9 +158,11 @@ def read_about(path: Path) -> dict[str, Any]:
     return _read(path)[0]
 
 
-def _kind(path: Path, about: Mapping[str, Any]) -> tuple[PosteriorName, float]:
+def _posterior_and_dropout(path: Path, about: Mapping[str, Any]) -> tuple[PosteriorName, float]:
     """Read which kind of posterior a file holds, and the share that dropout drops."""
-    if about["format"] != FORMAT_5:
+    if about["format"] not in (FORMAT_5, FORMAT_6) or (
+        about["format"] == FORMAT_6 and about.get("posterior") == "gaussian"
+    ):
         return "gaussian", 0.0
     kind, dropout = about.get("posterior"), about.get("dropout", 0.0)
     is_possible = isinstance(dropout, float) and 0.0 <= dropout < 1.0 and not about["num_flows"]
@@ -217,6 +220,17 @@ def _architecture(path: Path, about: Mapping[str, Any], network: UsersOwn | None
     return architecture
 
 
+def _with_outputs(about: Mapping[str, Any], num_outputs: int) -> dict[str, Any]:
+    """Describe the same network with a head of another size."""
+    layout = dict(about)
+    if "sizes" in about:
+        layout["sizes"] = [*about["sizes"][:-1], num_outputs]
+    if "kernels" in about:
+        *hidden, head = about["kernels"]
+        layout["kernels"] = [*hidden, [num_outputs, *head[1:]]]
+    return layout
+
+
 def _extras(
     path: Path, network: BayesianNetwork, about: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
@@ -239,51 +253,6 @@ def _extras(
     if scale is not None:
         network.normalization = Normalization(shift, scale)
     return groups
-
-
-def _blank(
-    architecture: Architecture,
-    num_flows: int,
-    flow: FlowName | None,
-    num_replicas: int,
-    tensors: Mapping[str, Tensor],
-    kind: PosteriorName,
-    dropout: float,
-) -> BayesianNetwork | None:
-    """Make a network to load tensors into; None if they are too few, since it might exceed the memory, or not its."""
-    if num_replicas > 1 and architecture.fixed is not None:
-        return None
-    layers, flow = architecture.layers, flow or "planar"
-    flow_parameters = num_flow_parameters([layer.matrix_shape for layer in layers], flow)
-    num_each = 2 if kind == "gaussian" else 1  # numbers for each weight
-    needed = num_replicas * (num_each * num_weights(layers) + num_flows * flow_parameters)
-    dtypes = {value.dtype for value in tensors.values()}
-    if sum(value.numel() for value in tensors.values()) < needed or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
-        return None
-    how = num_flows, flow, None, kind, dropout
-    network = initial_network(architecture, 1.0, torch.Generator(), *how).to(dtypes.pop())
-    return network if num_replicas == 1 else BayesianNetwork.stacked([network] * num_replicas)
-
-
-def _blank_pruned(
-    architecture: Architecture, bits: Tensor, tensors: Mapping[str, Tensor], kind: PosteriorName, dropout: float
-) -> BayesianNetwork | None:
-    """Make a network to load a pruned posterior into; None if the bits are not one for each weight, or as above."""
-    kept = unpack(bits, num_weights(architecture.layers))
-    dtypes = {value.dtype for value in tensors.values()}
-    if kept is None or len(dtypes) != 1 or not dtypes <= {*DTYPES}:
-        return None
-    mean, log_std = torch.zeros(2, int(kept.sum()))
-    base: Gaussian | Point = Gaussian(mean, log_std) if kind == "gaussian" else Point(mean)
-    if kind == "dropout":
-        unit, num_units = units_left(architecture.layers)
-        base = Dropout(mean, dropout, unit[kept], num_units)
-    return BayesianNetwork(architecture, Pruned(base, kept)).to(dtypes.pop())
-
-
-def _parameters(posterior: WeightDistribution) -> WeightDistribution:
-    """Return what holds the tensors of a posterior in a file: of a pruned one, the distribution of what is kept."""
-    return posterior.base if isinstance(posterior, Pruned) else posterior
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

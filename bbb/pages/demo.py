@@ -112,6 +112,8 @@ class _Shown:
             raise self._refusal(
                 "was trained on floats", "it needs their data set, which tells what is black and white; show it alone"
             )
+        if self.about.get("permutation") is not None:
+            raise self._refusal("was trained on permuted pixels", "it shows images as they are")
         network = self.posterior.network
         shift, scale = network.normalization.shift, network.normalization.scale
         rotation = self.about.get("rotation")

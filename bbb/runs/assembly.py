@@ -21,6 +21,7 @@ from bbb.data import (
     data_root,
     hold_out,
     load,
+    permute,
     rotate,
     select,
     standardization,
@@ -40,10 +41,11 @@ from bbb.distributions import (
     posterior_name,
     scale_mixture_prior,
 )
-from bbb.inference import Categorical, GaussianNoise, Likelihood, prepare
+from bbb.inference import Categorical, GaussianNoise, Likelihood, prepare, with_fresh_head
 from bbb.networks import (
     Architecture,
     BayesianNetwork,
+    KeptHead,
     NetworkError,
     PretrainedMean,
     WeightsError,
@@ -62,7 +64,7 @@ from bbb.system import DeviceError, memory
 
 _STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation", "source", "inflation")
 _STREAMS_OF_SPLIT = ("split", "fraction")
-_TASK = ("dataset", "classes", "rotation")  # the keys of the task, in a weights file
+TASK = ("dataset", "classes", "rotation", "permutation")  # the keys of the task, in a weights file
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,25 @@ class Assembly:
         if fresh.fixed is not None and source.network.fixed is not None:
             fresh.fixed.load_state_dict(source.network.fixed.state_dict())
         if settings.prior != "posterior":
-            return fresh.with_posterior(source.network.posterior), self._prior_over(source.network.posterior)
+            posterior = source.network.posterior
+            if not _keeps_head(settings, source):
+                posterior = with_fresh_head(source.network, fresh)
+            return fresh.with_posterior(posterior), self._prior_over(posterior)
         head_prior = None
         if not _keeps_head(settings, source):
             head_prior = gaussian_prior(layer_dims(architecture.layers)[-1], settings.prior_std, self.device)
         start = settings.prior_floor, settings.start, settings.init_std
         return prepare(source.network, fresh, head_prior, inflation, *start)
+
+    def kept_heads(self) -> tuple[KeptHead, ...]:
+        """List the heads of earlier tasks: those that the source has kept, and its own if a fresh one replaces it."""
+        if self.source is None:
+            return ()
+        network, about = self.source.network, self.source.about
+        if _keeps_head(self.settings, self.source):
+            return tuple(about["kept_heads"])
+        task = {key: about[key] for key in (*TASK, "score") if key in about}
+        return (*about["kept_heads"], KeptHead(network.split_head()[1], task))
 
     def stream_seed(self, stream: str, replica: int = 0) -> int:
         """Derive the seed of one random stream of the run (see :func:`stream_seed`)."""
@@ -241,6 +256,7 @@ def load_task(settings: Settings, device: torch.device) -> Task:
         kind, other = ("classes", "categorical") if train.has_classes else ("numbers", "gaussian")
         raise DataError(f"likelihood={settings.likelihood}: dataset={settings.dataset} has {kind}; use {other}")
     train, test = (rotate(select(split, settings.classes), settings.rotation) for split in (train, test))
+    train, test = (permute(split, settings.permutation) for split in (train, test))
     check_shift(train, settings.input_shift)
     train, validation = hold_out(train, settings.validation_fraction, generator(settings, "split"))
     train = subsample(train, settings.fraction, generator(settings, "fraction"))
@@ -315,6 +331,8 @@ def _check_kind(settings: Settings, path: Path, posterior: WeightDistribution) -
         )
     if kind == "dropout" and isinstance(posterior, Pruned):
         raise WeightsError(f"{path}: holds a pruned posterior, which posterior=dropout cannot train; use another")
+    if settings.head == "fresh" and (kind == "dropout" or (kind == "point" and isinstance(posterior, Pruned))):
+        raise WeightsError(f"{path}: holds {kind} weights whose head cannot be replaced; use head=keep")
 
 
 def _load_source_test(
@@ -335,7 +353,7 @@ def _load_source_test(
             f"{path}: its layers start with {num_inputs} units, the images of its dataset={about['dataset']} have "
             f"{test.images.shape[1]} pixels"
         )
-    test = rotate(select(test, about["classes"]), about.get("rotation", 0.0))
+    test = permute(rotate(select(test, about["classes"]), about.get("rotation", 0.0)), about.get("permutation"))
     if not test.has_classes or int(test.labels.max()) >= network.architecture.num_outputs:
         raise WeightsError(
             f"{path}: tells what cannot be of the data it was trained on: its network has "
@@ -361,7 +379,7 @@ def _check_about(path: Path, network: BayesianNetwork, about: dict[str, Any]) ->
     """Refuse metadata about the task that no run of ours could have written: the file may come from anyone."""
     if "digits" in about:  # what the key was called
         about.setdefault("classes", about["digits"])
-    wrong = [key for key in _TASK if key in about and not Settings.accepts(key, about[key])]
+    wrong = [key for key in TASK if key in about and not Settings.accepts(key, about[key])]
     if not wrong and about.get("classes") is not None and len(about["classes"]) != network.architecture.num_outputs:
         wrong = ["classes"]
     if wrong:
@@ -371,6 +389,8 @@ def _check_about(path: Path, network: BayesianNetwork, about: dict[str, Any]) ->
 
 def _keeps_head(settings: Settings, source: Source) -> bool:
     if settings.head == "auto":
+        if settings.prior != "posterior":
+            return True
         same_set = source.about.get("dataset") == settings.dataset
         theirs, num_outputs = source.about.get("classes"), source.network.architecture.num_outputs
         ours = list(range(num_outputs)) if settings.classes is None else list(settings.classes)
@@ -430,7 +450,7 @@ def _check_layout(settings: Settings, source: Source, architecture: Architecture
     Raises:
         bbb.networks.WeightsError: they differ.
     """
-    keeps_head = settings.prior != "posterior" or _keeps_head(settings, source)
+    keeps_head = _keeps_head(settings, source)
     own_flows = source.about["flow"], source.about["num_flows"]
     wanted_flows = (settings.flow, settings.num_flows) if settings.num_flows else (None, 0)
     end = None if keeps_head else -1

@@ -240,9 +240,11 @@ def _save_result(
 ) -> None:
     settings = assembly.settings
     about: dict[str, Any] = {"dataset": settings.dataset, "rotation": settings.rotation, "source": assembly.record}
+    about |= {"permutation": settings.permutation} if settings.permutation is not None else {}
     about["classes"] = list(settings.classes) if settings.classes is not None else None
     about |= {"score": likelihood.score, "takes_bytes": assembly.task.train.images.dtype == torch.uint8}
-    save_weights(folder / WEIGHTS, network, about, dict(likelihood.named_parameters()), assembly.task.train.input_shape)
+    learnt, shape = dict(likelihood.named_parameters()), assembly.task.train.input_shape
+    save_weights(folder / WEIGHTS, network, about, learnt, shape, assembly.kept_heads())
     score = f"RMSE {result.test_rmse:.4g}" if result.test_error is None else f"error {result.test_error:.2f} %"
     title = f"{settings.experiment_name}: test {score}, NLL {result.test_nll:.4f}"
     save_figure(folder / "training.png", training_curves(history, title, result.as_dict()))

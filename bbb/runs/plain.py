@@ -23,6 +23,7 @@ _SINCE = {  # keys that older configurations do not hold, and what was done with
     "input_shift": 0,
     "posterior": "gaussian",
     "dropout": 0.5,
+    "permutation": None,
 }
 _OPTIONS_OF_OLD = ("resume",)  # keys that configurations held before they became options of a command
 

@@ -302,19 +302,22 @@ class Posterior:
         return y.to(self.network.posterior.device)
 
 
-def load(source: str | Path, network: str | nn.Module | Architecture | None = None) -> Posterior:
+def load(
+    source: str | Path, network: str | nn.Module | Architecture | None = None, head: int | None = None
+) -> Posterior:
     """Load the posterior of a finished run.
 
     Args:
         source: a weights file, a run's folder, or the name of an experiment, such as ``results/blundell``.
         network: a user's own network, which the file alone must not make run: ``FILE.py:FUNCTION``, or the module.
+        head: after a sequence of tasks, the number of the head to predict with, counted from 0; None for the last.
 
     Raises:
         bbb.runs.ResultsError: there is no such run.
         bbb.networks.WeightsError: the file is damaged, or holds a user's network that was not given.
     """
     path = find_weights(str(source))
-    loaded, about = load_weights(path, network=network)
+    loaded, about = load_weights(path, network=network, head=head)
     num_outputs = loaded.architecture.num_outputs
     classes = about.get("classes", about.get("digits"))
     if about.get("score", "accuracy") == "accuracy":

@@ -12,12 +12,10 @@ from bbb import system
 from bbb.data import Split
 from bbb.inference import predict
 from bbb.networks import BayesianNetwork, WeightsError, read_about
-from bbb.runs.assembly import generator, load_task
+from bbb.runs.assembly import TASK, generator, load_task
 from bbb.runs.folders import find_runs, find_weights
 from bbb.runs.posterior import Posterior, load
 from bbb.runs.settings import Settings
-
-_TASK = ("dataset", "classes", "rotation")  # the keys of the task, in a weights file
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def open_retest(pretrained: str, config: Mapping[str, Any]) -> Retest:
     if recorded:
         own = recorded[-1].config | {key: config[key] for key in ("device", "data_dir") if config[key] is not None}
     elif isinstance(about.get("dataset"), str):
-        own = {**config, "pretrained": None, **{key: about[key] for key in _TASK if about.get(key) is not None}}
+        own = {**config, "pretrained": None, **{key: about[key] for key in TASK if about.get(key) is not None}}
         own["likelihood"] = "gaussian" if about.get("score") == "rmse" else "categorical"
     else:
         raise WeightsError(

@@ -110,6 +110,9 @@ class Settings:
     normalization: Annotated[NormalizationName, _choice(NormalizationName)]
     pixel_scale: Annotated[float, _number("grey levels", gt=0, le=1e6)]
     rotation: Annotated[float, _number("degrees, counter-clockwise", ge=-360, le=360)]
+    permutation: Annotated[
+        int | None, Field(description=f"a whole number from 0 to {2**32 - 1} (a seed), or null", ge=0, le=2**32 - 1)
+    ]
     fraction: Annotated[float, _number("share of the training set", gt=0, le=1)]
     validation_fraction: Annotated[float, _number("share of the training set", ge=0, lt=1)]
     network: Annotated[str, Field(description="mlp, lenet or FILE.py:FUNCTION", pattern=NETWORK)]

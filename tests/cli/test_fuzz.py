@@ -24,6 +24,7 @@ GOOD = {  # values that are allowed and cheap
     "normalization": ["auto", "pixels", "standardize", "none"],
     "pixel_scale": ["126", "255", "1.0e-6", "1000000"],
     "rotation": ["0", "30", "-360.0"],
+    "permutation": ["null", "0", "7"],
     "fraction": ["1", "0.01", "0.5", "1.0e-9"],
     "validation_fraction": ["0", "0.5", "0.99"],
     "network": ["mlp", "mlp", "lenet", "net.py:make", "net.py:nothing", "no.py:make"],
