@@ -10,6 +10,7 @@ Examples:
   torchrun --nproc-per-node=2 experiment.py with best    each minibatch shared by two processes
   python experiment.py print_config with best            every key, its value and its meaning
   python experiment.py grid with blundell grid="{'lr': [0.001, 0.003], 'seed': [1, 2, 3]}"
+  python experiment.py sequence with split_mnist         task after task, each posterior the next one's prior
   python experiment.py runs                              what there is: scores, time and what differs
   python experiment.py report                            the same in the browser, with curves: results/report.html
   python experiment.py reproduce                         every figure of the documentation; fast=True at toy size
@@ -18,7 +19,7 @@ Examples:
   python experiment.py regression                        what a posterior says beyond the data; fast=True
   python experiment.py bandit dataset=digits8x8          exploration by posterior samples, beside greedy agents
 
-Named configurations are files in configs/; results go to results/<experiment_name>/.
+Named configurations are files in configs/, sequences of tasks in configs/sequences/; results go to results/<experiment_name>/.
 """
 
 import sys
@@ -38,6 +39,7 @@ THIS_FILE = Path(__file__).resolve()
 CONFIGS = THIS_FILE.parent / "configs"
 DEFAULT = CONFIGS / "default.yaml"
 NAMED = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml")) if path != DEFAULT}
+SEQUENCES = {path.stem: path for path in sorted(CONFIGS.glob("sequences/*.yaml"))}
 
 SETTINGS.CAPTURE_MODE = "sys"  # capturing file descriptors would swallow the progress bar
 SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes a second, each time
@@ -45,7 +47,7 @@ SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False  # takes a second, each time
 ex = cli.ObservedExperiment("bbb", save_git_info=cli.has_commit(), additional_cli_options=cli.sacred_options())
 cli.set_up(ex)
 ex.add_config(str(DEFAULT))
-for config_name, config_path in NAMED.items():
+for config_name, config_path in (*NAMED.items(), *SEQUENCES.items()):
     ex.add_named_config(config_name, str(config_path))
 
 
@@ -79,6 +81,13 @@ def grid(_config: dict[str, Any], _run: Run) -> None:
     """Make the runs of grid={KEY: [VALUE, ...], ...}, many at once, and a table of their results; scheduler=ADDRESS."""
     with refusing_bad_input():
         cli.run_grid(_config, cli.Options.of(_run), THIS_FILE)
+
+
+@ex.command(unobserved=True)
+def sequence(_config: dict[str, Any], _run: Run) -> None:
+    """Train on tasks one after the other, posterior after posterior, and test on all; seeds=[1, 2]; scheduler=ADDRESS."""
+    with refusing_bad_input():
+        cli.sequence(_config, cli.Options.of(_run), THIS_FILE)
 
 
 @ex.command(unobserved=True)
@@ -139,7 +148,7 @@ def bandit(_config: dict[str, Any], _run: Run) -> None:
 
 def command_line(argv: list[str]) -> None:
     """Run a command line, ``argv`` with the program's name first; exit with SystemExit if something goes wrong."""
-    cli.run_command_line(ex, NAMED, argv)
+    cli.run_command_line(ex, NAMED, argv, SEQUENCES)
 
 
 if __name__ == "__main__":

@@ -16,4 +16,5 @@ from .overview import write_report as write_report
 from .own_studies import bandit as bandit
 from .own_studies import regression as regression
 from .prune import prune as prune
+from .sequence import sequence as sequence
 from .session import train as train

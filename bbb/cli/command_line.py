@@ -81,30 +81,35 @@ def judge(config: Mapping[str, Any], command_name: str) -> None:
             Settings.from_config({key: config[key] for key in config if key != "config_filename"})
 
 
-def run_command_line(ex: Experiment, named: Mapping[str, Path], argv: list[str]) -> None:
+def run_command_line(
+    ex: Experiment, named: Mapping[str, Path], argv: list[str], sequences: Mapping[str, Path] | None = None
+) -> None:
     """Run a command line, and exit with SystemExit if something goes wrong.
 
     Args:
         ex: Sacred's experiment.
         named: its named configurations, with their files.
         argv: the words, the program's name first.
+        sequences: its named sequences of tasks, likewise.
     """
     # PyTorch reads this when it is loaded. Waiting threads then sleep after some microseconds. By default they occupy
     # their cores for milliseconds, and other runs on the same machine have to wait.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if rank() == 0:
         with into_a_pipe():
-            _run_words(ex, named, argv)
+            _run_words(ex, named, argv, sequences)
         return
     logging.getLogger("bbb").setLevel(logging.ERROR)  # the first process reports for all
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        _run_words(ex, named, argv)
+        _run_words(ex, named, argv, sequences)
 
 
-def _run_words(ex: Experiment, named: Mapping[str, Path], argv: list[str]) -> None:
+def _run_words(
+    ex: Experiment, named: Mapping[str, Path], argv: list[str], sequences: Mapping[str, Path] | None
+) -> None:
     try:
         with refusing_bad_input():
-            words = check_words(ex, named, argv[1:])
+            words = check_words(ex, named, argv[1:], sequences)
         ex.run_commandline([argv[0], *words])
         for observer in ex.observers:
             if isinstance(observer, Recorder) and observer.problem is not None:

@@ -20,6 +20,7 @@ OPTIONS = {
     "main": ("resume",),
     "print_config": ("resume",),
     "grid": ("grid", "scheduler"),
+    "sequence": ("scheduler",),
     "reproduce": ("fast", "scheduler"),
     "figures": ("fast",),
     "runs": ("json", "experiment"),
@@ -122,7 +123,7 @@ def sacred_options() -> list[CLIOption]:
 
     @cli_option("-a", "--scheduler")
     def scheduler(args: str, run: Run) -> None:
-        """Set the address of a Dask scheduler (grid, reproduce)."""
+        """Set the address of a Dask scheduler (grid, sequence, reproduce)."""
 
     @cli_option("-j", "--json", is_flag=True)
     def json(args: bool, run: Run) -> None:

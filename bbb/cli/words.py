@@ -12,13 +12,16 @@ from bbb.runs import ALIASES, KEYS, check_text, load_file, nearest, unknown_key
 from bbb.system import InputError
 
 
-def check_words(experiment: Experiment, named: Mapping[str, Path], words: list[str]) -> list[str]:
+def check_words(
+    experiment: Experiment, named: Mapping[str, Path], words: list[str], sequences: Mapping[str, Path] | None = None
+) -> list[str]:
     """Refuse unknown words, and prefer a named configuration to a file of the same name.
 
     Args:
         experiment: Sacred's experiment, with its commands and options.
         named: the named configurations, with their files.
         words: the command line without the program's name.
+        sequences: the named sequences of tasks, with their files.
 
     Returns:
         The words to hand to Sacred.
@@ -26,7 +29,9 @@ def check_words(experiment: Experiment, named: Mapping[str, Path], words: list[s
     Raises:
         InputError: a word is unknown; the message suggests the nearest one.
     """
-    command = _check_command(experiment, named, words)
+    command, sequences = _check_command(experiment, named, words), sequences or {}
+    if command == "sequence":
+        named = {**named, **sequences}
     first = words[1] if words[1:] else ""
     if command in OPTIONS and "with" not in words and re.match("[^-].*=", first):  # reproduce fast=True
         words = [command, "with", *words[1:]]
@@ -37,6 +42,8 @@ def check_words(experiment: Experiment, named: Mapping[str, Path], words: list[s
         if "with" not in words[:i] or word.startswith("-") or takes_previous:
             checked.append(word)
             continue
+        if word in sequences and word not in named:
+            raise InputError(f"{word}: is a sequence of tasks; write: python experiment.py sequence with {word}")
         option = as_option(command, word)
         if option is not None:
             options += option

@@ -28,8 +28,10 @@ from .pipeline import Result as Result
 from .pipeline import run as run
 from .pipeline import save_figure as save_figure
 from .plain import ALIASES as ALIASES
+from .plain import TASKS as TASKS
 from .plain import SettingsError as SettingsError
 from .plain import check_plain as check_plain
+from .plain import check_tasks as check_tasks
 from .plain import check_text as check_text
 from .plain import load_file as load_file
 from .plain import modernised as modernised

@@ -10,6 +10,7 @@ import yaml
 
 from bbb.system import InputError
 
+TASKS = "tasks"  # the key of a sequence that holds a list of the keys that differ
 ALIASES: dict[str, str] = {"digits": "classes"}  # other names of keys
 _SINCE = {  # keys that older configurations do not hold, and what was done without them
     "tensorboard": False,
@@ -47,7 +48,7 @@ def load_file(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise SettingsError(f"{path}: must hold keys and values, as in configs/default.yaml")
     for key, value in config.items():
-        check_plain(f"{path}: {key}", value)
+        (check_tasks if key == TASKS else check_plain)(f"{path}: {key}", value)
     return {ALIASES.get(str(key), str(key)): value for key, value in config.items()}
 
 
@@ -70,13 +71,28 @@ def check_plain(key: str, value: Any) -> None:
         raise SettingsError(f"{key}={value!r:.80}: must be a number, a text, a list of them, True, False or None")
 
 
+def check_tasks(key: str, value: Any) -> None:
+    """Refuse tasks that are not a list of keys with plain values.
+
+    Raises:
+        SettingsError: they are something else.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(task, Mapping) for task in value):
+        raise SettingsError(
+            f"{key}={value!r:.80}: must be a list of keys with values, as in [{{'classes': [0, 1]}}, ...]"
+        )
+    for number, task in enumerate(value, start=1):
+        for name, setting in task.items():
+            check_plain(f"{key}: {number}: {name}", setting)
+
+
 def check_text(key: str, text: str) -> None:
     """Refuse a value of the command line that Python reads as something not plain (see :func:`check_plain`).
 
     Raises:
         SettingsError: it is not plain.
     """
-    check_plain(key, read_value(key, text))
+    (check_tasks if key == TASKS else check_plain)(key, read_value(key, text))
 
 
 def read_value(key: str, text: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bbb import system
-from bbb.data import Split
+from bbb.data import DataError, Split
 from bbb.inference import predict
 from bbb.networks import BayesianNetwork, WeightsError, read_about
 from bbb.runs.assembly import TASK, generator, load_task
@@ -59,7 +59,7 @@ class Retest:
         return predict(network, self.posterior.likelihood, self.test.images, number, draws)
 
 
-def open_retest(pretrained: str, config: Mapping[str, Any]) -> Retest:
+def open_retest(pretrained: str, config: Mapping[str, Any], on_validation: bool = False) -> Retest:
     """Load a posterior and the test set of its run.
 
     Args:
@@ -67,9 +67,11 @@ def open_retest(pretrained: str, config: Mapping[str, Any]) -> Retest:
         config: a whole configuration. Its ``data_dir``, ``device`` and ``network`` hold; the last names a user's own
             network again. Where the weights have no record of their run beside them, all other keys hold too, but for
             those of the task, which the weights file tells.
+        on_validation: take the images that were held out of training in place of the test set.
 
     Raises:
-        bbb.system.InputError: there are no such weights, they are damaged, they tell no data set, or these are missing.
+        bbb.system.InputError: there are no such weights, they are damaged, they tell no data set, or these are missing,
+            or nothing was held out.
     """
     path = find_weights(pretrained)
     about, recorded = read_about(path), [run for run in find_runs(path.parent) if run.folder == path.parent]
@@ -88,7 +90,10 @@ def open_retest(pretrained: str, config: Mapping[str, Any]) -> Retest:
     posterior = load(path, config["network"])
     posterior.network.to(device)
     posterior.likelihood.to(device)
-    test = load_task(settings, device).test
+    task = load_task(settings, device)
+    if on_validation and task.validation is None:
+        raise DataError("validation_fraction=0: nothing was held out of training; test on the test set")
+    test = task.validation if on_validation and task.validation is not None else task.test
     num_inputs = posterior.network.architecture.num_inputs
     if test.images.shape[1] != num_inputs:
         raise WeightsError(

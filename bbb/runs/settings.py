@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from bbb.data import NormalizationName
 from bbb.distributions import FlowName, PosteriorName, PriorName
 from bbb.inference import BetaType, Estimator, Head, LikelihoodName, LrSchedule, OptimizerName, Precision, Start
-from bbb.runs.plain import ALIASES, SettingsError
+from bbb.runs.plain import ALIASES, TASKS, SettingsError
 
 RESULTS = "results"
 NETWORK = r"^(mlp|lenet|.+\.py:[A-Za-z_]\w*)$"
@@ -25,6 +25,8 @@ _RESERVED = re.compile(r"\d+|latest|\.{1,2}|_.*")
 
 def unknown_key(key: str) -> str:
     """Say that a key is unknown, and suggest the nearest."""
+    if key == TASKS:
+        return f"{key}: are of the command sequence; write: python experiment.py sequence with ..."
     return f"{key}: unknown key{nearest(key, (*KEYS, *ALIASES))}"
 
 

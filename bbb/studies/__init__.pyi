@@ -31,6 +31,17 @@ from .records import read_json as read_json
 from .regression import RegressionStudy as RegressionStudy
 from .reproduction import figures_folder as figures_folder
 from .reproduction import plots as plots
+from .sequence import SequenceError as SequenceError
+from .sequence import TaskSequence as TaskSequence
+from .sequence import check_fit as check_fit
+from .sequence import check_unchanged as check_unchanged
+from .sequence import sequence_folder as sequence_folder
+from .sequence_matrix import Tests as Tests
+from .sequence_results import rows_of as rows_of
+from .sequence_results import save_results as save_results
+from .sequence_results import sequence_results as sequence_results
+from .sequence_results import table_of as table_of
+from .sequence_results import whole_seeds as whole_seeds
 from .study import Study as Study
 from .table import Row as Row
 from .table import as_csv as as_csv

@@ -79,22 +79,35 @@ def make_runs(
         for job in todo:
             if job not in waiting:
                 queue.add(job.placed(completed.get(job.source) if job.source else None), job)
-        for job, failure in queue:
+        for placed, job, failure in queue:
             failures += [failure] if failure else []
             on_end(job, failure)
             released = [waiter for waiter in waiting if waiter.source is job]
-            source = find_completed([job]).get(job) if released else None
-            for waiter in released:
-                if source is not None:
+            source = find_completed([placed]).get(placed) if released else None
+            if source is not None:
+                for waiter in released:
                     queue.add(waiter.placed(source), waiter)
-                else:
-                    failures.append(Failure(waiter, f"what it starts from is missing: {' '.join(job.words)}", None))
-                    on_end(waiter, failures[-1])
+                continue
+            for waiter in _behind(job, waiting):
+                words = " ".join(waiter.source.words) if waiter.source is not None else ""
+                failures.append(Failure(waiter, f"what it starts from is missing: {words}", None))
+                on_end(waiter, failures[-1])
     return failures
 
 
+def _behind(job: Job, waiting: Sequence[Job]) -> Iterator[Job]:
+    """Yield the runs that start from a run, and those that start from them."""
+    for waiter in waiting:
+        if waiter.source is job:
+            yield waiter
+            yield from _behind(waiter, waiting)
+
+
 class _Queue:
-    """Runs that were submitted to Dask; iterates over them as they end, with the failure if one is given up."""
+    """Runs that were submitted to Dask; iterates over them as they end, with the failure if one is given up.
+
+    Each is given twice: with ``pretrained`` set to its source's folder, and as it was wanted.
+    """
 
     def __init__(self, client: "Client", entry: Path, num_threads: int) -> None:
         from distributed import as_completed
@@ -118,11 +131,11 @@ class _Queue:
         self.jobs[future] = placed, job
         self.ending.add(future)
 
-    def __iter__(self) -> Iterator[tuple[Job, Failure | None]]:
+    def __iter__(self) -> Iterator[tuple[Job, Job, Failure | None]]:
         for future in self.ending:
             placed, job = self.jobs.pop(future)
             if future.status == "finished" or placed in find_completed([placed]):  # its worker died after completing it
-                yield job, None
+                yield placed, job, None
             elif future.status == "lost":  # the same, but no record is visible yet; Dask repeats the run
                 self.jobs[future] = placed, job
                 self.ending.add(future)
@@ -131,7 +144,7 @@ class _Queue:
             else:
                 log = log_of(placed)
                 reason = _reason(future.exception(), log) if future.status == "error" else "the scheduler is gone"
-                yield job, Failure(job, reason, log if log.exists() else None)
+                yield placed, job, Failure(job, reason, log if log.exists() else None)
 
     def _may_try_again(self, placed: Job, job: Job, error: BaseException) -> bool:
         """Tell whether a run may begin once more.
@@ -190,7 +203,8 @@ def _shape(todo: Sequence[Job], scheduler: str | None) -> tuple[int, int]:
     if scheduler is not None:
         return 0, 1
     threads = max(job.config["num_threads"] or 1 for job in todo)
-    num_workers = max(1, min(len(todo), num_cores() // threads))
+    num_ends = len({*todo} - {job.source for job in todo})  # of a chain of runs one can be made at a time
+    num_workers = max(1, min(num_ends, num_cores() // threads))
     return num_workers, num_cores() // num_workers
 
 

@@ -182,8 +182,11 @@ def in_order(jobs: Iterable[Job]) -> Iterator[Job]:
     """Yield each job once, and each after its source."""
     seen = set()
     for job in jobs:
-        for needed in (job.source, job):
-            if needed is not None and needed not in seen:
+        chain = [job]
+        while (source := chain[-1].source) is not None:
+            chain.append(source)
+        for needed in reversed(chain):
+            if needed not in seen:
                 seen.add(needed)
                 yield needed
 
