@@ -11,10 +11,12 @@ from .flowed import FlowedGaussian as FlowedGaussian
 from .flowed import flows_of as flows_of
 from .flowed import identity_flow as identity_flow
 from .flowed import num_flow_parameters as num_flow_parameters
+from .full_gaussian import FullGaussian as FullGaussian
 from .gaussian import Gaussian as Gaussian
 from .independent import Independent as Independent
 from .independent import join as join
 from .independent import mean_and_std as mean_and_std
+from .inducing import InducingPoints as InducingPoints
 from .kl import draw_with_kl as draw_with_kl
 from .kl import kl_divergence as kl_divergence
 from .kl_in_place import ClosedKL as ClosedKL
@@ -23,6 +25,7 @@ from .kl_in_place import closed_kl as closed_kl
 from .kl_in_place import has_closed_kl as has_closed_kl
 from .log_prior import LogPrior as LogPrior
 from .matrix_planar import MatrixPlanarFlow as MatrixPlanarFlow
+from .mixture import Mixture as Mixture
 from .noise import NoiseSource as NoiseSource
 from .noise import NoiseTable as NoiseTable
 from .noise import Stacked as Stacked
