@@ -22,6 +22,7 @@ TRUTH = "truth"
 SEEDS = (1, 2, 3, 4, 5)
 AT_ONCE = 250  # draws
 RANKS = (0.05, 0.5, 0.95)  # of the bands in the figure
+FAST_TRUTH = TruthPlan(8, 30, 5, 10)
 FAST_FAMILIES = ("mean field", "4 planar", "inducing points", "ensemble")
 
 
@@ -37,7 +38,7 @@ class YardstickStudy(Study):
         self.seeds = SEEDS[:2] if fast else SEEDS
         self.num_steps, self.num_samples = (20, 4) if fast else (2000, 8)
         self.num_draws = 100 if fast else 2000
-        self.truth_plan = TruthPlan(8, 30, 5, 10) if fast else TruthPlan()
+        self.truth_plan = FAST_TRUTH if fast else TruthPlan()
 
     @property
     def config(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The families of posteriors that are measured, and how each is fitted."""
 
 import copy
-import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -11,10 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bbb.distributions import FlowName, FullGaussian, InducingPoints, Point, WeightDistribution, gaussian_prior
+from bbb.distributions import (
+    FlowName,
+    FullGaussian,
+    Gaussian,
+    InducingPoints,
+    Point,
+    WeightDistribution,
+    gaussian_prior,
+)
 from bbb.inference import Plan, Streams, Training
 from bbb.networks import BayesianNetwork
-from bbb.studies.yardstick_problems import ACTIVATIONS, MODULES, Problem
+from bbb.studies.yardstick_problems import ACTIVATIONS, Problem
 
 NUM_INDUCING = 50
 
@@ -76,15 +83,12 @@ def fit(
 
 
 def _start(problem: Problem, family: Family, generator: torch.Generator) -> BayesianNetwork:
-    how: dict[str, Any] = {}
-    flows: dict[str, FlowName] = {"planar": "planar", "matrix_planar": "matrix_planar"}
-    if family.kind in flows:
-        how = {"num_flows": family.num_flows, "flow": flows[family.kind]}
-    network = problem.network(family.init_std * problem.prior_std, generator, **how)
+    flow: FlowName = "matrix_planar" if family.kind == "matrix_planar" else "planar"
+    network = problem.network(family.init_std * problem.prior_std, generator, family.num_flows, flow)
     if family.kind in ("point", "laplace"):
         return network.with_posterior(Point(network.posterior.centre.detach().clone()))
-    if family.kind == "full":
-        return network.with_posterior(FullGaussian.of(network.posterior))  # type: ignore[arg-type]
+    if family.kind == "full" and isinstance(network.posterior, Gaussian):
+        return network.with_posterior(FullGaussian.of(network.posterior))
     if family.kind == "inducing":
         return network.with_posterior(_inducing(problem, network, generator))
     return network
@@ -152,12 +156,9 @@ def laplace_outputs(
         warnings.simplefilter("ignore")
         from laplace import Laplace  # here, since it takes seconds to import
 
-        module, layers = _module(problem), network.layers(network.posterior.centre.detach().unsqueeze(0))
-        linear = [part for part in module if isinstance(part, nn.Linear)]
-        with torch.no_grad():
-            for part, (kernel, bias) in zip(linear, layers, strict=True):
-                part.weight.copy_(kernel[0])
-                part.bias.copy_(bias[0])  # type: ignore[index]
+        module, layers = problem.module(), network.layers(network.posterior.centre.detach().unsqueeze(0))
+        weights = [part.squeeze(0) for layer in layers for part in layer if part is not None]
+        nn.utils.vector_to_parameters(torch.cat([part.flatten() for part in weights]), module.parameters())
         x, y = network.normalization(problem.train.images), problem.train.labels
         is_numbers = problem.noise_std is not None
         fitted = Laplace(
@@ -172,13 +173,6 @@ def laplace_outputs(
         fitted.fit(torch.utils.data.DataLoader(pairs, batch_size=len(x)))
         outputs = fitted.functional_samples(network.normalization(inputs), "glm", num, generator=generator)
         return outputs.detach(), fitted.log_marginal_likelihood().item()
-
-
-def _module(problem: Problem) -> nn.Sequential:
-    parts: list[nn.Module] = []
-    for num_in, num_out in itertools.pairwise(problem.sizes):
-        parts += [nn.Linear(num_in, num_out), MODULES[problem.activation]()]
-    return nn.Sequential(*parts[:-1])
 
 
 def copies(networks: list[BayesianNetwork]) -> list[WeightDistribution]:

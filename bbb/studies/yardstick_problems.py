@@ -9,7 +9,7 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
 from bbb.data import Normalization, Split, load, standardization
-from bbb.distributions import gaussian_prior
+from bbb.distributions import FlowName, gaussian_prior
 from bbb.inference import Categorical, GaussianNoise, Likelihood, LogJoint
 from bbb.networks import BayesianNetwork, ModuleArchitecture, initial_network
 from bbb.studies.regression import HIGHEST_X, draw_data
@@ -56,16 +56,22 @@ class Problem:
         """p(y | outputs)."""
         return Categorical(self.sizes[-1]) if self.noise_std is None else GaussianNoise(1, self.noise_std)
 
-    def network(self, init_std: float, generator: torch.Generator, **how: object) -> BayesianNetwork:
-        """Make the network with a posterior to train; ``how`` goes to :func:`bbb.networks.initial_network`."""
+    def module(self) -> nn.Sequential:
+        """Make the network as an ordinary module."""
         parts: list[nn.Module] = []
         for num_in, num_out in itertools.pairwise(self.sizes):
             parts += [nn.Linear(num_in, num_out), MODULES[self.activation]()]
-        architecture = ModuleArchitecture(nn.Sequential(*parts[:-1]), (self.sizes[0],), self.sizes[-1])
+        return nn.Sequential(*parts[:-1])
+
+    def network(
+        self, init_std: float, generator: torch.Generator, num_flows: int = 0, flow: FlowName = "planar"
+    ) -> BayesianNetwork:
+        """Make the network with a posterior to train, as :func:`bbb.networks.initial_network` does."""
+        architecture = ModuleArchitecture(self.module(), (self.sizes[0],), self.sizes[-1])
         normalization = Normalization(scale=1.0 / self.pixel_scale)
         if self.is_standardized:
             normalization = standardization(self.train.images, self.train.input_shape)
-        return initial_network(architecture, init_std, generator, normalization=normalization, **how)  # type: ignore[arg-type]
+        return initial_network(architecture, init_std, generator, num_flows, flow, normalization)
 
     def target(self, dtype: torch.dtype = torch.float32) -> LogJoint:
         """Make the density of the true posterior."""

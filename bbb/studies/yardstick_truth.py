@@ -12,6 +12,7 @@ from torch import Tensor
 from bbb.inference import HMCPlan, Rung, anneal, find_path, sample
 from bbb.studies.yardstick_problems import Problem
 
+LARGE = 1e6  # R-hat of chains that have not moved
 NUM_FUNCTIONS = 60  # numbers of the function whose mixing is checked, at most
 
 
@@ -135,4 +136,6 @@ def mixing(values: Tensor) -> tuple[float, float]:
 
     chosen = np.unique(np.linspace(0, values.shape[-1] - 1, NUM_FUNCTIONS).astype(int))
     shown, axes = values[..., chosen].double().numpy(), {"chain_axis": 0, "draw_axis": 1}
-    return float(array_stats.rhat(shown, **axes).max()), float(array_stats.ess(shown, **axes).min())
+    with np.errstate(divide="ignore", invalid="ignore"):  # of chains that have not moved
+        r_hat, num_effective = array_stats.rhat(shown, **axes), array_stats.ess(shown, **axes)
+    return float(np.nan_to_num(r_hat, nan=LARGE, posinf=LARGE).max()), float(np.nan_to_num(num_effective).min())
