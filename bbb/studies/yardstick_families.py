@@ -23,8 +23,6 @@ from bbb.inference import Plan, Streams, Training
 from bbb.networks import BayesianNetwork
 from bbb.studies.yardstick_problems import ACTIVATIONS, Problem
 
-NUM_INDUCING = 50
-
 
 @dataclass(frozen=True)
 class Family:
@@ -35,26 +33,28 @@ class Family:
         num_flows: K.
         lr: of Adam, at the start of a cosine.
         init_std: standard deviations at the start, as a share of the prior's.
+        num_inducing: M, pseudo-examples; all examples where there are fewer.
     """
 
     kind: str
     num_flows: int = 0
     lr: float = 0.05
     init_std: float = 0.1
+    num_inducing: int | None = None
 
     def as_config(self) -> dict[str, Any]:
-        """All fields, as plain data."""
-        return asdict(self)
+        """All fields that are set, as plain data."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 FAMILIES: dict[str, Family] = {
     "mean field": Family("gaussian"),
     "full covariance": Family("full", lr=0.03),
-    **{f"{count} planar": Family("planar", count) for count in (4, 16, 64)},
-    **{f"{count} matrix_planar": Family("matrix_planar", count) for count in (4, 16, 64)},
-    "inducing points": Family("inducing", lr=0.03),
+    "inducing points": Family("inducing", lr=0.03, num_inducing=100),
     "ensemble": Family("point", lr=0.01),
     "laplace": Family("laplace", lr=0.01),
+    **{f"{count} planar": Family("planar", count) for count in (4, 16, 64)},
+    **{f"{count} matrix_planar": Family("matrix_planar", count) for count in (4, 16, 64)},
 }
 HAS_DENSITY = [name for name, family in FAMILIES.items() if family.kind not in ("point", "laplace")]
 
@@ -90,14 +90,16 @@ def _start(problem: Problem, family: Family, generator: torch.Generator) -> Baye
     if family.kind == "full" and isinstance(network.posterior, Gaussian):
         return network.with_posterior(FullGaussian.of(network.posterior))
     if family.kind == "inducing":
-        return network.with_posterior(_inducing(problem, network, generator))
+        return network.with_posterior(_inducing(problem, network, family.num_inducing, generator))
     return network
 
 
-def _inducing(problem: Problem, network: BayesianNetwork, generator: torch.Generator) -> WeightDistribution:
+def _inducing(
+    problem: Problem, network: BayesianNetwork, num: int | None, generator: torch.Generator
+) -> WeightDistribution:
     """Start inducing points at examples; classes are numbers, 2 where an example is of a class and -2 elsewhere."""
     data = problem.train
-    chosen = torch.randperm(len(data), generator=generator)[:NUM_INDUCING]
+    chosen = torch.randperm(len(data), generator=generator)[:num]
     targets, log_precision = data.labels[chosen].unsqueeze(1), math.log(0.1) - 2.0 * math.log(problem.noise_std or 0.3)
     if problem.noise_std is None:
         targets = 4.0 * nn.functional.one_hot(data.labels[chosen], problem.sizes[-1]) - 2.0
