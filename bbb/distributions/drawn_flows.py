@@ -14,11 +14,11 @@ from bbb.distributions.matrix_planar_in_place import MatrixPlanarInPlace
 class DrawnFlows(Protocol):
     """The flows of a posterior, for one draw after another; see :class:`Places` for where their numbers stand."""
 
-    def forward(self, mean: Tensor) -> Tensor:
-        """Write the image, ``mean (D,)`` plus f(deviation), and return log|det f'|, a scalar in nats."""
+    def forward(self) -> Tensor:
+        """Write the image, mean + f(deviation), and return log|det f'|, a scalar in nats."""
 
     def backward(self, grad_log_det: float | Tensor, is_first: bool) -> None:
-        """Write the gradient at the deviation, and store that of the flows' parameters.
+        """Write the gradient at the deviation's scale, and store that of the flows' parameters.
 
         Args:
             grad_log_det: the gradient at the log-determinant.
@@ -52,11 +52,11 @@ class FlowsByAutograd:
         self._start, self._log_det = places.deviation, places.deviation[:0]
         self._images: list[Tensor] = []
 
-    def forward(self, mean: Tensor) -> Tensor:
+    def forward(self) -> Tensor:
         with torch.enable_grad():
             self._start = self._places.deviation.unsqueeze(0).requires_grad_()
             self._images, self._log_det = self._flowed.images(self._start)
-        parts = (whole.split(self._flowed.dims) for whole in (mean, self._places.image))
+        parts = (whole.split(self._flowed.dims) for whole in (self._places.mean, self._places.image))
         for start, place, image in zip(*parts, self._images, strict=True):
             torch.add(start, image.detach()[0], out=place)
         return self._log_det.detach()[0]
@@ -66,6 +66,6 @@ class FlowsByAutograd:
         of_log_det = torch.zeros_like(self._log_det).add_(grad_log_det)
         inputs = [self._start, *self._flowed.flows.parameters()]
         found = torch.autograd.grad([*self._images, self._log_det], inputs, [*grads, of_log_det])
-        self._places.grad_deviation.copy_(found[0][0])
+        torch.mul(found[0][0], self._places.deviation, out=self._places.grad_log_scale)
         for parameter, value in zip(inputs[1:], found[1:], strict=True):
             parameter.grad = value if is_first or parameter.grad is None else parameter.grad + value

@@ -16,16 +16,18 @@ class Places(NamedTuple):
     """Where the numbers of a draw stand, each ``(D,)`` and apart from the others.
 
     Attributes:
+        mean: what the deviation is from.
         deviation: what goes through the flows.
         image: the mean, and on it what became of the deviation.
         grad_image: the gradient at the image.
-        grad_deviation: the gradient at the deviation.
+        grad_log_scale: the gradient at the logarithm of a factor on the deviation, deviation times gradient at it.
     """
 
+    mean: Tensor
     deviation: Tensor
     image: Tensor
     grad_image: Tensor
-    grad_deviation: Tensor
+    grad_log_scale: Tensor
 
 
 class Pairs:
@@ -53,12 +55,9 @@ class Pairs:
 
 
 class Layer(NamedTuple):
-    """A layer's kernel ``(out, in)`` in each place, and its views of the stacks, but for what belongs to the bias."""
+    """A layer's kernel ``(out, in)`` in each place, and its views of the stacks, without the bias."""
 
-    deviation: Tensor
-    image: Tensor
-    grad_image: Tensor
-    grad_deviation: Tensor
+    kernel: Places
     columns: Tensor  # b and d, (2 K, in)
     d: Tensor
     along: Tensor  # Z d, (out, K)
@@ -76,11 +75,12 @@ class LayerStacks:
         places: where the numbers of a draw stand.
 
     Attributes:
+        inputs: parameters, and biases of mean and deviation.
         rows: the columns a and c, then Z d, the bias of Z, and that of the gradient at the image,
             ``(L, out, 3 K + 2)``.
         columns: the rows b and d, the bias last, ``(L, 2 K, in + 1)``.
         left: the left factor of the update, of which ``columns`` is the right one, ``(L, out, 2 K)``.
-        layers: the layers' views.
+        layers: their views.
         learnt: the parameters, and memory for their gradients.
     """
 
@@ -92,38 +92,46 @@ class LayerStacks:
         self.rows, self.columns = new(num, most_rows, 3 * k + 2), new(num, 2 * k, most_columns + 1)
         self.b, self.units = new(num, k), new(num, 2 * k)
         self.left, self.grad_left, self.grad_rows = (new(num, most_rows, 2 * k) for _ in range(3))
-        self.grad_along, self.bias_out = new(num, most_rows, k), new(num, most_rows, 1)
+        self.grad_along = new(num, most_rows, k)
+        self.mean_bias, self.bias_out = new(num, most_rows, 1), new(num, most_rows, 1)
         self.grad_columns, self.grad_b = torch.zeros_like(self.columns), torch.zeros_like(self.b)
         self.learnt = [(value, torch.empty_like(value, requires_grad=False)) for f in flows for value in f.parameters()]
         self.layers: list[Layer] = []
         parameters: list[tuple[Tensor, Tensor]] = []
         gradients: list[tuple[Tensor, Tensor]] = []
-        biases: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [], [], [])
+        biases: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [], [], [], [])
         of, start = dict(self.learnt), 0
         for i, (flow, (num_out, num_in)) in enumerate(zip(flows, shapes, strict=True)):
             end = start + num_out * num_in
-            self.layers.append(self._views(i, [place[start:end].view(num_out, num_in) for place in places]))
+            self.layers.append(self._layer(i, Places(*(place[start:end].view(num_out, num_in) for place in places))))
             start = end + num_out * flow.has_bias
             if flow.has_bias:
-                stacks = self.rows[..., -2], self.bias_out[..., 0], self.rows[..., -1], self.bias_out[..., 0]
+                stacks = self.mean_bias, self.rows[..., -2:-1], self.bias_out, self.rows[..., -1:], self.bias_out
                 for pairs, place, stack in zip(biases, places, stacks, strict=True):
-                    pairs.append((place[end:start], stack[i, :num_out]))
+                    pairs.append((place[end:start], stack[i, :num_out, 0]))
             learnt = flow.rows.detach(), flow.columns.detach(), flow.b.detach()
             parameters += _pairs(*learnt, self.rows[i, :, : 2 * k], self.columns[i], self.b[i], num_in)
             parameters.append((flow.units.unsqueeze(1).expand(2, k), self.units[i].view(2, k)))
             grads = of[flow.rows], of[flow.columns], of[flow.b]
             gradients += _pairs(*grads, self.grad_rows[i], self.grad_columns[i], self.grad_b[i], num_in)
-        self.parameters, self.gradients = Pairs(parameters), Pairs(gradients)
-        self.bias, self.image_bias, self.grad_bias, self.grad_deviation_bias = (Pairs(pairs) for pairs in biases)
+        of_mean, of_deviation, of_image, of_grad_image, of_grad_log_scale = biases
+        self.inputs, self.image_bias = Pairs(parameters + of_mean + of_deviation), Pairs(of_image)
+        self.grad_image_bias, self.grad_log_scale_bias = Pairs(of_grad_image), Pairs(of_grad_log_scale)
+        self.gradients = Pairs(gradients)
 
-    def _views(self, i: int, kernels: Sequence[Tensor]) -> Layer:
-        (num_out, num_in), k = kernels[0].shape, self.b.shape[1]
-        deviation, image, grad_image, grad_deviation = kernels
+    def _layer(self, i: int, kernel: Places) -> Layer:
+        (num_out, num_in), k = kernel.mean.shape, self.b.shape[1]
         columns = self.columns[i, :, :num_in]
-        along = self.rows[i, :num_out, 2 * k : 3 * k]
-        left, grad_left, grad_along = (x[i, :num_out] for x in (self.left, self.grad_left, self.grad_along))
-        stacks = columns, columns[k:], along, left, grad_left, grad_along, self.grad_columns[i, :, :num_in]
-        return Layer(deviation, image, grad_image, grad_deviation, *stacks)
+        return Layer(
+            kernel,
+            columns,
+            d=columns[k:],
+            along=self.rows[i, :num_out, 2 * k : 3 * k],
+            left=self.left[i, :num_out],
+            grad_left=self.grad_left[i, :num_out],
+            grad_along=self.grad_along[i, :num_out],
+            grad_columns=self.grad_columns[i, :, :num_in],
+        )
 
 
 def _kernel_shape(flow: MatrixPlanarFlow) -> tuple[int, int]:

@@ -31,90 +31,95 @@ class MatrixPlanarInPlace:
     """
 
     def __init__(self, flows: Sequence[MatrixPlanarFlow], places: Places) -> None:
-        stacks, k = LayerStacks(flows, places), len(flows[0].b)
-        self._stacks, self._places, self._num_flows = stacks, places, k
-        self._saved: tuple[Tensor, ...] = ()
-        new = torch.zeros_like(stacks.columns[:0, 0, 0]).new_zeros
-        num = len(flows)
-        # Products of vectors and gradients: what the stacked rows, and the columns, are multiplied with.
-        self._mixed_rows, self._mixed_columns = new(num, 3 * k + 2, 2 * k), new(num, 2 * k, 2 * k)
-        # Views of the stacks.
-        rows, columns = stacks.rows, stacks.columns
+        self._stacks, num, k = LayerStacks(flows, places), len(flows), len(flows[0].b)
+        self._num_flows = k
+        rows, columns = self._stacks.rows, self._stacks.columns
         self._ac, self._c, self._d = rows[..., : 2 * k], rows[..., k : 2 * k], columns[:, k:]
+        self._c_rows, self._columns_columns = self._c.mT, columns.mT
+        self._bias, self._grad_bias = rows[..., -2:-1], rows[..., -1:]
         self._bias_of_columns, self._bias_of_d = columns[..., -1], columns[:, k:, -1]
-        self._unit_w = stacks.units[:, -1:]
+        self._unit_w = self._stacks.units[:, -1:]
+        # The products of c with all rows, which are a and c, Z d, and the bias of Z; and those of d with all columns.
+        self._by_rows, self._by_columns = rows.new_zeros(num, k, 3 * k + 2), rows.new_zeros(num, k, 2 * k)
+        self._by_ac, self._by_bias = self._by_rows[..., : 2 * k], self._by_rows[..., -2]
+        self._by_along = self._by_rows[..., 2 * k : 3 * k].diagonal(dim1=1, dim2=2)
+        self._saved: tuple[Tensor, ...] = ()
+        # What rows and columns are multiplied with for their gradients.
+        self._mixed_rows, self._mixed_columns = rows.new_zeros(num, 3 * k + 2, 2 * k), rows.new_zeros(num, 2 * k, 2 * k)
+        self._of_along = self._mixed_rows[:, 2 * k : 3 * k, k:].diagonal(dim1=1, dim2=2)
+        self._of_bias, self._of_grad_bias = self._mixed_rows[:, -2, k:], self._mixed_rows[:, -1]
 
     @torch.no_grad()
-    def forward(self, mean: Tensor) -> Tensor:
-        """Write the image, ``mean (D,)`` plus f(deviation), and return log|det f'|, a scalar in nats."""
+    def forward(self) -> Tensor:
+        """Write the image, mean + f(deviation), and return log|det f'|, a scalar in nats."""
         stacks, k = self._stacks, self._num_flows
-        torch.add(mean, self._places.deviation, out=self._places.image)
-        stacks.parameters.stack()
-        stacks.bias.stack()
+        stacks.inputs.stack()
         for layer in stacks.layers:
-            torch.mm(layer.deviation, layer.d.T, out=layer.along)
-        by_rows, by_columns = torch.bmm(self._c.mT, stacks.rows), torch.bmm(self._d, stacks.columns.mT)
-        by_rows, along, c_bias, _ = by_rows.split([2 * k, k, 1, 1], 2)  # with a and c, with Z d, with the bias of Z
-        projection = torch.addcmul(along.diagonal(dim1=1, dim2=2), c_bias.squeeze(2), self._bias_of_d)
+            torch.mm(layer.kernel.deviation, layer.d.T, out=layer.along)
+        torch.bmm(self._c_rows, stacks.rows, out=self._by_rows)
+        torch.bmm(self._d, self._columns_columns, out=self._by_columns)
+        projection = torch.addcmul(self._by_along, self._by_bias, self._bias_of_d)
         unit_products = (stacks.units * self._unit_w).unsqueeze(1)
-        products = (by_rows * by_columns).mul_(unit_products)
-        t, tc, log_det, saved = couple(
-            (projection * self._unit_w).unsqueeze(1), products[..., :k], products[..., k:], stacks.b
-        )
+        products = (self._by_ac * self._by_columns).mul_(unit_products)
+        projection = (projection * self._unit_w).unsqueeze(1)
+        t, tc, log_det, saved = couple(projection, products[..., :k], products[..., k:], stacks.b)
         coefficients = torch.cat([t, tc], 2).mul_(stacks.units.unsqueeze(1))
-        self._saved = by_rows, by_columns, c_bias.squeeze(2), unit_products, coefficients, *saved
+        self._saved = unit_products, coefficients, *saved
         torch.mul(self._ac, coefficients, out=stacks.left)
         for layer in stacks.layers:
-            layer.image.addmm_(layer.left, layer.columns)
+            kernel = layer.kernel
+            torch.add(kernel.mean, kernel.deviation, out=kernel.image).addmm_(layer.left, layer.columns)
         torch.bmm(stacks.left, self._bias_of_columns.unsqueeze(2), out=stacks.bias_out)
-        stacks.image_bias.unstack(is_first=False)
+        stacks.bias_out.add_(self._bias).add_(stacks.mean_bias)
+        stacks.image_bias.unstack()
         return log_det.sum()
 
     @torch.no_grad()
     def backward(self, grad_log_det: float | Tensor, is_first: bool) -> None:
-        """Write the gradient at the deviation, and store that of the flows' parameters.
+        """Write the gradient at the deviation's scale, and store that of the flows' parameters.
 
         Args:
             grad_log_det: the gradient at the log-determinant.
             is_first: whether this is a minibatch's first draw. Later ones add to the gradients of the parameters.
         """
-        stacks, k = self._stacks, self._num_flows
-        by_rows, by_columns, c_bias, unit_products, coefficients, *saved = self._saved
-        stacks.grad_bias.stack()
-        grad_bias = stacks.rows[..., -1:]
+        stacks, k, (unit_products, coefficients, *saved) = self._stacks, self._num_flows, self._saved
+        stacks.grad_image_bias.stack()
         for layer in stacks.layers:
-            torch.mm(layer.grad_image, layer.columns.T, out=layer.grad_left)
-        ac_bias = torch.bmm(self._ac.mT, grad_bias).squeeze(2)
+            torch.mm(layer.kernel.grad_image, layer.columns.T, out=layer.grad_left)
+            torch.mm(layer.left.T, layer.kernel.grad_image, out=layer.grad_columns)
+        ac_bias = torch.bmm(self._ac.mT, self._grad_bias).squeeze(2)
         grad_coefficients = (stacks.grad_left * self._ac).sum(1).addcmul_(ac_bias, self._bias_of_columns)
         grad_coefficients = grad_coefficients.mul_(stacks.units).unsqueeze(1)
-        of_log_det = torch.zeros_like(self._unit_w).add_(grad_log_det)
         grad_projection, grad_uw, grad_ww, grad_b = couple_backward(
-            tuple(saved), grad_coefficients[..., :k], grad_coefficients[..., k:], of_log_det
+            tuple(saved),
+            grad_coefficients[..., :k],
+            grad_coefficients[..., k:],
+            torch.zeros_like(stacks.units[:, :1]).add_(grad_log_det),
         )
         stacks.grad_b.copy_(grad_b)
         grad_x = grad_projection.squeeze(1) * self._unit_w
         # The products of vectors, w_k.u_j = (c_k.a_j)(d_k.b_j) and w_k.w_j = (c_k.c_j)(d_k.d_j).
         grad_products = torch.cat([grad_uw, grad_ww + grad_ww.mT], 2).mul_(unit_products)
-        mixed_rows, mixed_columns = self._mixed_rows, self._mixed_columns
-        for mixed, factor in ((mixed_rows, by_columns), (mixed_columns, by_rows)):
+        for mixed, factor in ((self._mixed_rows, self._by_columns), (self._mixed_columns, self._by_ac)):
             torch.mul(grad_products, factor, out=mixed[:, k : 2 * k])
             mixed[:, :k, k:].copy_(mixed[:, k : 2 * k, :k].mT)
         # The projections c^T Z d, with Z d for the kernel and with the bias; and the bias's part of the update.
-        mixed_rows[:, 2 * k : 3 * k, k:].diagonal(dim1=1, dim2=2).copy_(grad_x)
-        torch.mul(grad_x, self._bias_of_d, out=mixed_rows[:, 3 * k, k:])
-        torch.mul(coefficients.squeeze(1), self._bias_of_columns, out=mixed_rows[:, -1])
-        torch.mul(stacks.grad_left, coefficients, out=stacks.grad_rows).baddbmm_(stacks.rows, mixed_rows)
+        self._of_along.copy_(grad_x)
+        torch.mul(grad_x, self._bias_of_d, out=self._of_bias)
+        torch.mul(coefficients.squeeze(1), self._bias_of_columns, out=self._of_grad_bias)
+        torch.mul(stacks.grad_left, coefficients, out=stacks.grad_rows).baddbmm_(stacks.rows, self._mixed_rows)
         torch.mul(self._c, grad_x.unsqueeze(1), out=stacks.grad_along)
         for layer in stacks.layers:
-            torch.mm(layer.left.T, layer.grad_image, out=layer.grad_columns)
-            layer.grad_columns[k:].addmm_(layer.grad_along.T, layer.deviation)
-            torch.addmm(layer.grad_image, layer.grad_along, layer.d, out=layer.grad_deviation)
+            kernel = layer.kernel
+            layer.grad_columns[k:].addmm_(layer.grad_along.T, kernel.deviation)
+            torch.addmm(kernel.grad_image, layer.grad_along, layer.d, out=kernel.grad_log_scale).mul_(kernel.deviation)
         of_bias = stacks.grad_columns[..., -1]
         torch.mul(coefficients.squeeze(1), ac_bias, out=of_bias)
-        of_bias[:, k:].addcmul_(grad_x, c_bias)
-        stacks.grad_columns.baddbmm_(mixed_columns, stacks.columns)
-        torch.baddbmm(grad_bias, stacks.grad_along, self._bias_of_d.unsqueeze(2), out=stacks.bias_out)
-        stacks.grad_deviation_bias.unstack()
+        of_bias[:, k:].addcmul_(grad_x, self._by_bias)
+        stacks.grad_columns.baddbmm_(self._mixed_columns, stacks.columns)
+        torch.baddbmm(self._grad_bias, stacks.grad_along, self._bias_of_d.unsqueeze(2), out=stacks.bias_out)
+        stacks.bias_out.mul_(self._bias)
+        stacks.grad_log_scale_bias.unstack()
         stacks.gradients.unstack(is_first)
         for parameter, gradient in stacks.learnt:
             parameter.grad = gradient

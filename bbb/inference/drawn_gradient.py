@@ -67,11 +67,12 @@ class DrawnGradient(GradientEstimator):
         # A single draw needs no std once the deviation is known, and its gradient is that of the mean.
         self._deviation = self._std if self.num_samples == 1 else torch.empty_like(self._std)
         self._grad_w = self._grad_mean if self.num_samples == 1 else torch.empty_like(self._grad_mean)
-        self._flows, self._grad_deviation = None, self._grad_w
+        self._flows, self._grad_log_scale = None, self._grad_log_std
         if isinstance(posterior, FlowedGaussian):
-            spare = self._grad_log_std if self.num_samples == 1 else torch.empty_like(self._grad_log_std)
-            places = Places(self._deviation, self._w, self._grad_w, spare)
-            self._flows, self._grad_deviation = drawn_flows(posterior, places), places.grad_deviation
+            if self.num_samples > 1:
+                self._grad_log_scale = torch.empty_like(self._grad_log_std)
+            places = self._deviation, self._w, self._grad_w, self._grad_log_scale
+            self._flows = drawn_flows(posterior, Places(base.mean.detach(), *places))
         self._variance = torch.empty_like(self._std if self._closed is not None else self._std[:0])
         self._layers = network.layers(self._w.unsqueeze(0))
         self._gradients = LayerGradients(network.layers(self._grad_w.unsqueeze(0)))
@@ -107,10 +108,9 @@ class DrawnGradient(GradientEstimator):
     def _draw(self, epsilon: Tensor) -> Tensor | float:
         """Write drawn weights to their place; return the log-determinant of the flows."""
         torch.mul(self._std, epsilon, out=self._deviation)
-        mean = self.base.mean.detach()
         if self._flows is not None:
-            return self._flows.forward(mean)
-        torch.add(mean, self._deviation, out=self._w)
+            return self._flows.forward()
+        torch.add(self.base.mean.detach(), self._deviation, out=self._w)
         return 0.0
 
     def _run(self, x: Tensor, y: Tensor, nll_weight: float) -> tuple[Tensor, Tensor]:
@@ -127,11 +127,16 @@ class DrawnGradient(GradientEstimator):
         """Carry the gradients at a draw and at its deviation on to mean and log_std."""
         if not is_first:
             self._grad_mean.add_(self._grad_w)
-            self._grad_log_std.addcmul_(self._grad_deviation, self._deviation)
-            return
-        torch.mul(self._grad_deviation, self._deviation, out=self._grad_log_std)
-        if self._grad_w is not self._grad_mean:
+        elif self._grad_w is not self._grad_mean:
             self._grad_mean.copy_(self._grad_w)
+        if self._flows is None and is_first:
+            torch.mul(self._grad_w, self._deviation, out=self._grad_log_std)
+        elif self._flows is None:
+            self._grad_log_std.addcmul_(self._grad_w, self._deviation)
+        elif not is_first:
+            self._grad_log_std.add_(self._grad_log_scale)
+        elif self._grad_log_scale is not self._grad_log_std:
+            self._grad_log_std.copy_(self._grad_log_scale)
 
     @torch.no_grad()
     def _add_kl(self, weight: float | Tensor) -> None:

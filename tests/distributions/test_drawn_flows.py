@@ -33,8 +33,11 @@ def flowed(flow, layers, num_flows):
     return FlowedGaussian(Gaussian(*double(2, sum(dims), seed=9)), flows, dims)
 
 
-def places_for(dim):
-    return Places(*(torch.full((dim,), torch.nan, dtype=torch.float64) for _ in range(4)))
+def places_for(q):
+    """Places for the draws of a posterior, without numbers in them but for the mean."""
+    return Places(
+        q.base.mean.detach(), *(torch.full_like(q.base.mean, torch.nan, requires_grad=False) for _ in range(4))
+    )
 
 
 def plain(q, deviation, grad_image, grad_log_det):
@@ -45,7 +48,7 @@ def plain(q, deviation, grad_image, grad_log_det):
         [*grad_image.unsqueeze(0).split(q.dims, 1), log_det * 0 + grad_log_det],
     )
     found = torch.autograd.grad([*images, log_det], inputs, grads)
-    return torch.cat(images, 1)[0] + q.base.mean, log_det[0], found[0][0], found[1:]
+    return torch.cat(images, 1)[0] + q.base.mean, log_det[0], found[0][0] * deviation, found[1:]
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
@@ -56,24 +59,24 @@ def test_draws_go_through_flows_as_autograd_sends_them(flow, layers, num_flows, 
     if size == "large":  # as for recursions of many maps
         monkeypatch.setattr(recursion, "FEW", 0)
     q = flowed(flow, layers, num_flows)
-    places = places_for(q.dim)
-    by_hand, mean = drawn_flows(q, places), q.base.mean.detach()
+    places = places_for(q)
+    by_hand = drawn_flows(q, places)
     for minibatch in (0, 100):  # the second one finds the first one's parameters and gradients
         sums = [torch.zeros_like(parameter) for parameter in q.flows.parameters()]
         for s in range(3):
             deviation, grad_image = double(2, q.dim, seed=minibatch + s)
             weight = [0.0, -0.7, torch.tensor(-0.3, dtype=torch.float64)][s]  # a tensor in a GPU's graph
             places.deviation.copy_(deviation)
-            log_det = by_hand.forward(mean)
+            log_det = by_hand.forward()
             places.grad_image.copy_(grad_image)
             by_hand.backward(weight, is_first=s == 0)
             image, *expected, grads = plain(q, deviation, grad_image, weight)
-            found = [places.image, log_det, places.grad_deviation, places.deviation, places.grad_image]
+            found = [places.image, log_det, places.grad_log_scale, places.deviation, places.grad_image]
             torch.testing.assert_close(found, [image, *expected, deviation, grad_image], **TOLERANCE)
             sums = [total + grad for total, grad in zip(sums, grads, strict=True)]
         torch.testing.assert_close([parameter.grad for parameter in q.flows.parameters()], sums, **TOLERANCE)
         with torch.no_grad():
-            for i, parameter in enumerate(q.flows.parameters()):
+            for i, parameter in enumerate(q.parameters()):
                 parameter.add_(0.1 * double(*parameter.shape, seed=i))
 
 
@@ -81,5 +84,5 @@ def test_flows_are_run_by_hand_where_that_is_known():
     matrix, planar = flowed("matrix_planar", "biases", 3), flowed("planar", "biases", 3)
     other = FlowedGaussian(matrix.base, [*matrix.flow_list[:2], matrix_flow(2, 3, 3, True, 4)], matrix.dims)
     mixed = FlowedGaussian(matrix.base, [*matrix.flow_list[:2], planar.flow_list[2]], matrix.dims)
-    ways = [type(drawn_flows(q, places_for(q.dim))) for q in (matrix, planar, other, mixed)]
+    ways = [type(drawn_flows(q, places_for(q))) for q in (matrix, planar, other, mixed)]
     assert ways == [MatrixPlanarInPlace, FlowsByAutograd, FlowsByAutograd, FlowsByAutograd]
