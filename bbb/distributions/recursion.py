@@ -28,10 +28,11 @@ def correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and 1 + H_kk."""
     along = _diagonal(uw)
     c = (softplus(-along) - 1.0) / _diagonal(ww)
-    h = uw + c.unsqueeze(-2) * ww
+    h = torch.addcmul(uw, c.unsqueeze(-2), ww)
     # On the diagonal the sum above loses digits where w.u is large; softplus(w.u) - 1 is the same number.
     stretch = softplus(along)
-    return c, h.diagonal_scatter(stretch - 1.0, dim1=-2, dim2=-1), stretch
+    _diagonal(h).copy_(stretch - 1.0)
+    return c, h, stretch
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -55,7 +56,8 @@ def couple_backward(
     """Run the recursion backward: gradients with respect to the projections, ``uw``, ``ww`` and b."""
     t, slope, det, c, h, along, ww = saved
     per_det = grad_log_det.unsqueeze(-1) / det
-    grad_t = torch.addcmul(grad_t, grad_tc, c.unsqueeze(-2)) - 2.0 * t * per_det * _diagonal(h).unsqueeze(-2)
+    grad_t = torch.addcmul(grad_t, grad_tc, c.unsqueeze(-2))
+    grad_t.addcmul_(t * per_det, _diagonal(h).unsqueeze(-2), value=-2.0)
     grad_a = _run_back(grad_t, h, slope)
     grad_diagonal = (per_det * slope).sum(-2)
     grad_h = torch.tril(grad_a.mT @ t, -1)  # below the diagonal, where H = w.u + c w.w
