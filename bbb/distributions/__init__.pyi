@@ -3,6 +3,8 @@ from .base import WeightDistribution as WeightDistribution
 from .choices import FlowName as FlowName
 from .choices import PosteriorName as PosteriorName
 from .choices import PriorName as PriorName
+from .drawn_flows import DrawnFlows as DrawnFlows
+from .drawn_flows import drawn_flows as drawn_flows
 from .dropout import Dropout as Dropout
 from .dropout import drop as drop
 from .dropout import posterior_name as posterior_name
@@ -23,6 +25,7 @@ from .kl_in_place import ClosedKL as ClosedKL
 from .kl_in_place import DrawnKL as DrawnKL
 from .kl_in_place import closed_kl as closed_kl
 from .kl_in_place import has_closed_kl as has_closed_kl
+from .layer_stacks import Places as Places
 from .log_prior import LogPrior as LogPrior
 from .matrix_planar import MatrixPlanarFlow as MatrixPlanarFlow
 from .mixture import Mixture as Mixture
