@@ -24,7 +24,7 @@ def plots(make: Maker, widths: Sequence[int]) -> list[Plot]:
 
     Args:
         make: makes the runs.
-        widths: hidden units of the networks of table 1, in order; the last is that of table 2.
+        widths: hidden units of the networks of table 1, in order, and of table 2.
     """
     narrow, wide = widths[0], widths[-1]
     table: Arms = {
@@ -34,7 +34,7 @@ def plots(make: Maker, widths: Sequence[int]) -> list[Plot]:
     by_width: Arms = {
         Arm(f"{method}, {width} units"): [make("blundell", "table1", **changes, num_hidden=width, seed=SEEDS[0])]
         for method, changes in METHODS.items()
-        for width in widths
+        for width in widths[:-1]
     }
     pruned: Arms = {Arm(f"sparse, {wide} units"): [make("sparse", "sparse", num_hidden=wide, seed=1)]}
     ensemble = make("best", "ensemble", num_hidden=narrow, num_replicas=NUM_REPLICAS, seed=SEEDS[0])

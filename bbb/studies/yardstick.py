@@ -14,7 +14,7 @@ from bbb.networks import BayesianNetwork
 from bbb.studies.study import Results, Study
 from bbb.studies.table import mean_and_error
 from bbb.studies.yardstick_families import FAMILIES, HAS_DENSITY, copies, fit, laplace_outputs
-from bbb.studies.yardstick_figure import yardstick_figure
+from bbb.studies.yardstick_figure import SHOWN, yardstick_figure
 from bbb.studies.yardstick_problems import Problem, in_gap, on_data, problems
 from bbb.studies.yardstick_truth import TruthPlan, find_truth
 
@@ -87,7 +87,11 @@ class YardstickStudy(Study):
                         rows.append({"problem": name, "family": family, "as": label, **_scores(problem, truth, found)})
         first = next(iter(self.problems.values()))
         bands = {TRUTH: results[_part(first.name, TRUTH)]["bands"]}
-        bands |= {family: results[_part(first.name, family)]["each"][0]["bands"] for family in self.families}
+        bands |= {
+            family: results[_part(first.name, family)]["each"][0]["bands"]
+            for family in SHOWN
+            if family in self.families
+        }
         return {
             "rows": rows,
             "truths": {name: _about(results[_part(name, TRUTH)]) for name in self.problems},
@@ -137,7 +141,7 @@ class YardstickStudy(Study):
         }
 
     def _measure(self, problem: Problem, target: LogJoint, network: BayesianNetwork, family: str) -> dict[str, Any]:
-        if family == "laplace":
+        if family == "Laplace":
             at = [problem.inputs, problem.test.images]
             drawn = [laplace_outputs(problem, network, x, self.num_draws, torch.Generator().manual_seed(7)) for x in at]
             (outputs, evidence), (test_outputs, _) = drawn

@@ -52,7 +52,7 @@ FAMILIES: dict[str, Family] = {
     "full covariance": Family("full", lr=0.03),
     "inducing points": Family("inducing", lr=0.03, num_inducing=100),
     "ensemble": Family("point", lr=0.01),
-    "laplace": Family("laplace", lr=0.01),
+    "Laplace": Family("laplace", lr=0.01),
     **{f"{count} planar": Family("planar", count) for count in (4, 16)},
     **{f"{count} matrix_planar": Family("matrix_planar", count) for count in (4, 16)},
     **{f"64 {flow}": Family(flow, 64) for flow in ("planar", "matrix_planar")},

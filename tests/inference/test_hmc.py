@@ -69,6 +69,19 @@ def assert_posterior(line, w):
         assert ((values.mean(0) - expected).abs() < 5 * values.std(0) / math.sqrt(len(w))).all()
 
 
+def test_dual_averaging_is_that_of_the_publication():
+    """Hoffman and Gelman 2014, algorithm 5, with gamma .05, t0 10 and kappa .75, written out."""
+    adaptation = DualAveraging(0.1, 0.65)
+    centre, gap, log_mean = math.log(1.0), 0.0, math.log(0.1)
+    for m, share in enumerate([0.2, 0.9, 0.5, 1.0], start=1):
+        adaptation.update(share)
+        gap = (1 - 1 / (m + 10)) * gap + (0.65 - share) / (m + 10)
+        log_step = centre - math.sqrt(m) / 0.05 * gap
+        log_mean = m**-0.75 * log_step + (1 - m**-0.75) * log_mean
+        assert adaptation.step == pytest.approx(math.exp(log_step))
+        assert adaptation.averaged == pytest.approx(math.exp(log_mean))
+
+
 def test_densities_and_their_slopes_are_those_in_closed_form():
     line, w = Line(2), torch.randn(5, 3, generator=seeded(1), dtype=torch.float64)
     found = line.target(w)
@@ -132,19 +145,6 @@ def test_the_step_is_adapted_until_the_wanted_share_is_accepted():
         plan = HMCPlan(num_burn_in=200, num_draws=100, step=first, acceptance=0.8)
         accepted = [share for _, share in sample(line.target, line.from_prior(200, 1), plan, seeded(1))]
         assert sum(accepted) / len(accepted) == pytest.approx(0.8, abs=0.08)
-
-
-def test_dual_averaging_is_that_of_the_publication():
-    """Hoffman and Gelman 2014, algorithm 5, with gamma .05, t0 10 and kappa .75, written out."""
-    adaptation = DualAveraging(0.1, 0.65)
-    centre, gap, log_mean = math.log(1.0), 0.0, math.log(0.1)
-    for m, share in enumerate([0.2, 0.9, 0.5, 1.0], start=1):
-        adaptation.update(share)
-        gap = (1 - 1 / (m + 10)) * gap + (0.65 - share) / (m + 10)
-        log_step = centre - math.sqrt(m) / 0.05 * gap
-        log_mean = m**-0.75 * log_step + (1 - m**-0.75) * log_mean
-        assert adaptation.step == pytest.approx(math.exp(log_step))
-        assert adaptation.averaged == pytest.approx(math.exp(log_mean))
 
 
 RUNGS = [Rung(power, 0.4) for power in (0.0, 0.01, 0.1, 0.4, 1.0)]

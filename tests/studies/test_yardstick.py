@@ -135,7 +135,7 @@ def test_inducing_points_beat_the_mean_field():
 def test_laplace_is_the_posterior_of_the_linearised_network(name):
     """Its draws have the mean of the fitted point, and the covariance J (J^T H J + P)^-1 J^T, written out."""
     problem = SMALL[name]
-    network = fit(problem, FAMILIES["laplace"], 200, 1, 1, lambda: None)
+    network = fit(problem, FAMILIES["Laplace"], 200, 1, 1, lambda: None)
     outputs, evidence = laplace_outputs(problem, network, problem.inputs, 4000, seeded(1))
     assert math.isfinite(evidence)
     target, w = problem.target(), network.posterior.centre.detach()
