@@ -17,6 +17,7 @@ Examples:
   python experiment.py demo with pretrained=best         a page: draw a digit, see what the posterior makes of it
   python experiment.py prune with pretrained=best        the scores without 50 to 99 % of the weights
   python experiment.py regression                        what a posterior says beyond the data; fast=True
+  python experiment.py yardstick                         how far posteriors are from the true one; fast=True
   python experiment.py bandit dataset=digits8x8          exploration by posterior samples, beside greedy agents
 
 Named configurations are files in configs/, sequences of tasks in configs/sequences/; results go to results/<experiment_name>/.
@@ -137,6 +138,13 @@ def regression(_run: Run) -> None:
     """Fit Bayes by Backprop and a point network to a noisy curve, and draw both beyond the data; fast=True."""
     with refusing_bad_input():
         cli.regression(cli.Options.of(_run))
+
+
+@ex.command(unobserved=True)
+def yardstick(_run: Run) -> None:
+    """Measure families of posteriors against the true one of small problems: figure and table; fast=True."""
+    with refusing_bad_input():
+        cli.yardstick(cli.Options.of(_run))
 
 
 @ex.command(unobserved=True)

@@ -16,7 +16,7 @@ import experiment
 from bbb import runs
 from bbb.cli import session
 from bbb.data import Split
-from bbb.distributions import FlowedGaussian, Gaussian, MatrixPlanarFlow, PlanarFlow, gaussian_prior
+from bbb.distributions import FlowedGaussian, FullGaussian, Gaussian, MatrixPlanarFlow, PlanarFlow, gaussian_prior
 from bbb.inference import Categorical, Plan, Streams, Training
 from bbb.networks import MLP, initial_network
 from bbb.runs import Settings
@@ -165,6 +165,13 @@ def random_gaussian(seed, dim=7):
     generator = seeded(seed)
     mean, log_std = (torch.randn(dim, generator=generator, dtype=torch.float64) for _ in range(2))
     return Gaussian(mean, -1.0 + 0.3 * log_std)
+
+
+def random_full(seed, dim=7):
+    """A Gaussian in float64 with correlations."""
+    full = FullGaussian.of(random_gaussian(seed, dim))
+    full.lower.data.normal_(generator=seeded(seed + 1)).mul_(math.sqrt(dim))
+    return full
 
 
 def random_flow(seed, dim, num_flows, flow="planar", scale=0.4):

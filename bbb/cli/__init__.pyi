@@ -15,6 +15,7 @@ from .overview import list_runs as list_runs
 from .overview import write_report as write_report
 from .own_studies import bandit as bandit
 from .own_studies import regression as regression
+from .own_studies import yardstick as yardstick
 from .prune import prune as prune
 from .sequence import sequence as sequence
 from .session import train as train

@@ -28,6 +28,7 @@ OPTIONS = {
     "demo": (),
     "prune": ("share",),
     "regression": ("fast",),
+    "yardstick": ("fast",),
     "bandit": ("dataset", "file", "sha256", "fast"),
 }
 _FLAGS = ("fast", "resume", "json")  # options that are True or False
@@ -43,6 +44,7 @@ _TAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("pretrained", "network", "data_dir", "device"),
     ),
     "regression": ("only fast=", ()),
+    "yardstick": ("only fast=", ()),
     "bandit": ("only dataset= and file= and sha256= and fast= and data_dir=", ("data_dir",)),
 }
 
@@ -115,7 +117,7 @@ def sacred_options() -> list[CLIOption]:
 
     @cli_option("-x", "--fast", is_flag=True)
     def fast(args: bool, run: Run) -> None:
-        """Make figures at toy size (reproduce, figures, regression, bandit)."""
+        """Make figures at toy size (reproduce, figures, regression, yardstick, bandit)."""
 
     @cli_option("-g", "--grid")
     def grid(args: str, run: Run) -> None:

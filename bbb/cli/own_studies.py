@@ -33,6 +33,20 @@ def regression(options: Options) -> None:
 
 @into_a_pipe()
 @stopped_by_signals()
+def yardstick(options: Options) -> None:
+    """Find the true posterior of small problems, fit families of posteriors to them, and compare.
+
+    Args:
+        options: the command's options: ``fast``.
+
+    Raises:
+        bbb.system.InputError: a file cannot be written, or a package is missing.
+    """
+    run_study(studies.YardstickStudy(options.fast))
+
+
+@into_a_pipe()
+@stopped_by_signals()
 def bandit(config: Mapping[str, Any], options: Options) -> None:
     """Let a sampling agent and greedy ones play the mushroom bandit, and draw their regret.
 

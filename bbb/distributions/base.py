@@ -56,6 +56,11 @@ class WeightDistribution(nn.Module):
         raise NotImplementedError
 
     @property
+    def num_noise(self) -> int:
+        """The numbers that one draw reads from its source of noise, for each replica."""
+        return self.dim
+
+    @property
     def is_certain(self) -> bool:
         """Whether all draws are the same, so that one of them tells all."""
         return False

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bbb.distributions.ard import ARD
 from bbb.distributions.base import WeightDistribution
+from bbb.distributions.full_gaussian import FullGaussian
 from bbb.distributions.gaussian import Gaussian, log_prob_of_noise, over_draws, scale_noise_, total
 from bbb.distributions.noise import NoiseSource, normal
 from bbb.distributions.point import Point
@@ -34,8 +35,9 @@ def kl_divergence(
 ) -> Tensor:
     """Evaluate KL(posterior || prior): the closed form if there is one, else the mean of log q - log p over draws.
 
-    Two Gaussians have a closed form, and so has a Gaussian under an ARD prior. For a point, with dropout or without,
-    -log p of its mean stands in place of the KL (see :class:`bbb.distributions.Point`).
+    Gaussians have a closed form under a factorised Gaussian prior. A factorised one has it under an ARD prior too. For
+    a point, with dropout or without, -log p of its mean stands in place of the KL (see
+    :class:`bbb.distributions.Point`).
 
     Args:
         posterior: q.
@@ -53,7 +55,7 @@ def kl_divergence(
             return torch.full((), torch.inf, dtype=posterior.dtype, device=posterior.device)
         own = None if draws is None else (draws[0].index_select(-1, posterior.index), draws[1])
         return kl_divergence(posterior.base, prior.base, own, posterior.own_noise(noise))
-    if isinstance(posterior, Gaussian) and isinstance(prior, Gaussian):
+    if isinstance(posterior, Gaussian | FullGaussian) and isinstance(prior, Gaussian):
         return posterior.kl_divergence(prior)
     if isinstance(posterior, Point):
         return -prior.log_prob(posterior.centre.unsqueeze(0)).squeeze(0)

@@ -10,7 +10,8 @@ where :math:`1 + H_{kk} (1 - t_k^2) = t_k^2 + \mathrm{softplus}(w_k^T u_k) (1 - 
 positive numbers. It stays positive for w.u below -17 in float32, where H_kk rounds to -1 and the left side to zero.
 
 :math:`\hat u_k = u_k + c_k w_k` is never formed: t and t c are the coefficients of u and w. Shapes throughout: the
-projections x ``(S, K)``, the products ``uw[k, j] = w_k.u_j`` and ``ww[k, j] = w_k.w_j`` ``(K, K)``, b ``(K,)``.
+projections x ``(..., S, K)``, the products ``uw[k, j] = w_k.u_j`` and ``ww[k, j] = w_k.w_j`` ``(..., K, K)``, b
+``(..., K)``. The leading axes are layers, whose recursions run together.
 """
 
 import math
@@ -25,12 +26,13 @@ FEW = 2**12  # multiplications of a recursion that Python's own numbers run fast
 
 def correction(uw: Tensor, ww: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the factors c of u_hat_k = u_k + c_k w_k, the products H_kj = w_k.u_hat_j, and 1 + H_kk."""
-    along = uw.diagonal()
-    c = (softplus(-along) - 1.0) / ww.diagonal()
-    h = uw + c * ww
+    along = _diagonal(uw)
+    c = (softplus(-along) - 1.0) / _diagonal(ww)
+    h = torch.addcmul(uw, c.unsqueeze(-2), ww)
     # On the diagonal the sum above loses digits where w.u is large; softplus(w.u) - 1 is the same number.
     stretch = softplus(along)
-    return c, h.diagonal_scatter(stretch - 1.0), stretch
+    _diagonal(h).copy_(stretch - 1.0)
+    return c, h, stretch
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -39,14 +41,13 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def couple(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """Run the recursion: t ``(S, K)``, t c ``(S, K)``, the log-determinant ``(S,)``, and what the backward needs."""
+    """Run the recursion: t and t c ``(..., S, K)``, the log-determinant ``(..., S)``, and what the backward needs."""
     c, h, stretch = correction(uw, ww)
-    by_flow = (projection + b).T.contiguous()  # a, turned into t row by row
-    _run_(by_flow, h)
-    t = by_flow.T
-    slope = 1.0 - t.square()
-    det = t.square() + stretch * slope
-    return t, t * c, det.log().sum(1), (t, slope, det, c, h, uw.diagonal(), ww)
+    t = _run(projection + b.unsqueeze(-2), h)
+    squared = t.square()
+    slope = 1.0 - squared
+    det = torch.addcmul(squared, stretch.unsqueeze(-2), slope)
+    return t, t * c.unsqueeze(-2), det.log().sum(-1), (t, slope, det, c, h, _diagonal(uw), ww)
 
 
 def couple_backward(
@@ -54,55 +55,69 @@ def couple_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run the recursion backward: gradients with respect to the projections, ``uw``, ``ww`` and b."""
     t, slope, det, c, h, along, ww = saved
-    per_det = grad_log_det.unsqueeze(1) / det
-    grad_t = grad_t + grad_tc * c - 2.0 * t * per_det * h.diagonal()
-    by_flow = grad_t.T.contiguous()  # dL/dt, turned into dL/da from the last row to the first
-    _run_back_(by_flow, h, slope.T)
-    grad_a = by_flow.T
-    grad_diagonal = (per_det * slope).sum(0)
-    grad_h = torch.tril(grad_a.T @ t, -1)  # below the diagonal, where H = w.u + c w.w
-    grad_c = (grad_h * ww).sum(0) + (grad_tc * t).sum(0)
-    squared_norm = ww.diagonal()
-    grad_along = grad_diagonal * torch.sigmoid(along) - grad_c * torch.sigmoid(-along) / squared_norm
-    grad_uw = grad_h + torch.diag(grad_along)
-    grad_ww = grad_h * c - torch.diag(grad_c * c / squared_norm)
-    return grad_a, grad_uw, grad_ww, grad_a.sum(0)
+    per_det = grad_log_det.unsqueeze(-1) / det
+    grad_t = torch.addcmul(grad_t, grad_tc, c.unsqueeze(-2))
+    grad_t.addcmul_(t * per_det, _diagonal(h).unsqueeze(-2), value=-2.0)
+    grad_a = _run_back(grad_t, h, slope)
+    grad_diagonal = (per_det * slope).sum(-2)
+    grad_h = torch.tril(grad_a.mT @ t, -1)  # below the diagonal, where H = w.u + c w.w
+    grad_c = (grad_h * ww).sum(-2) + (grad_tc * t).sum(-2)
+    per_norm = grad_c / _diagonal(ww)
+    grad_along = grad_diagonal * torch.sigmoid(along) - per_norm * torch.sigmoid(-along)
+    grad_ww = grad_h * c.unsqueeze(-2)
+    _diagonal(grad_ww).addcmul_(per_norm, c, value=-1.0)  # zero until here, as in grad_h
+    _diagonal(grad_h).copy_(grad_along)
+    return grad_a, grad_h, grad_ww, grad_a.sum(-2)
 
 
-def _run_(a: Tensor, h: Tensor) -> None:
-    """Turn a without the sum ``(K, S)`` into t, row by row."""
+def _diagonal(square: Tensor) -> Tensor:
+    return square.diagonal(dim1=-2, dim2=-1)
+
+
+def _run(a: Tensor, h: Tensor) -> Tensor:
+    """Turn a without the sum ``(..., S, K)`` into t."""
     if _is_short(a):
-        products, columns = h.tolist(), []
-        for starts in a.T.tolist():
-            t: list[float] = []
-            for start, row in zip(starts, products, strict=True):
-                t.append(math.tanh(start + sum(map(mul, row, t))))  # over the maps before this one, which t has
-            columns.append(t)
-        a.copy_(torch.tensor(columns, dtype=a.dtype).T)
-        return
-    for k, row in enumerate(a.unbind(0)):
-        a[k + 1 :].addr_(h[k + 1 :, k], row.tanh_())
+        tanh = math.tanh
+        numbers: list[float] = []
+        for draws, matrix in zip(_lists(a), _lists(h), strict=True):
+            for starts in draws:
+                t: list[float] = []
+                for start, row in zip(starts, matrix, strict=True):
+                    t.append(tanh(start + sum(map(mul, row, t))))  # over the maps before this one, which t has
+                numbers += t
+        return torch.tensor(numbers, dtype=a.dtype).view(a.shape)
+    by_flow, products = a.movedim(-1, 0).contiguous(), _by_flow(h)
+    for k in range(len(by_flow)):
+        by_flow[k + 1 :].addcmul_(products[k + 1 :, k], by_flow[k].tanh_())
+    return by_flow.movedim(0, -1)
 
 
-def _run_back_(grad: Tensor, h: Tensor, slope: Tensor) -> None:
-    """Turn dL/dt ``(K, S)`` into dL/da, from the last row to the first."""
+def _run_back(grad: Tensor, h: Tensor, slope: Tensor) -> Tensor:
+    """Turn dL/dt ``(..., S, K)`` into dL/da, from the last map to the first."""
     if _is_short(grad):
-        products, columns = h.T.flip(0, 1).tolist(), []
-        for starts, slopes in zip(grad.T.flip(1).tolist(), slope.T.flip(1).tolist(), strict=True):
-            later: list[float] = []
-            for start, own, row in zip(starts, slopes, products, strict=True):
-                later.append(own * (start + sum(map(mul, row, later))))
-            columns.append(later)
-        grad.copy_(torch.tensor(columns, dtype=grad.dtype).T.flip(0))
-        return
-    rows, slopes_of = grad.unbind(0), slope.unbind(0)
-    for k in reversed(range(len(rows))):
-        grad[:k].addr_(h[k, :k], rows[k].mul_(slopes_of[k]))
+        # As a triangular system for each draw, dL/da_j - slope_j sum_(k > j) H_kj dL/da_k = slope_j dL/dt_j.
+        system = h.mT.unsqueeze(-3) * -slope.unsqueeze(-1)
+        right = (grad * slope).unsqueeze(-1)
+        return torch.linalg.solve_triangular(system, right, upper=True, unitriangular=True).squeeze(-1)
+    by_flow, slopes_by_flow, products = grad.movedim(-1, 0).contiguous(), slope.movedim(-1, 0), _by_flow(h)
+    for k in reversed(range(len(by_flow))):
+        by_flow[:k].addcmul_(products[k, :k], by_flow[k].mul_(slopes_by_flow[k]))
+    return by_flow.movedim(0, -1)
+
+
+def _lists(matrices: Tensor) -> list[list[list[float]]]:
+    """Python's own numbers of matrices ``(..., N, K)``, matrix by matrix."""
+    lists: list[list[list[float]]] = matrices.reshape(-1, *matrices.shape[-2:]).tolist()
+    return lists
+
+
+def _by_flow(h: Tensor) -> Tensor:
+    """View products ``(..., K, K)`` as ``(K, K, ..., 1)``, where the last axis stands for the draws."""
+    return h.movedim((-2, -1), (0, 1)).unsqueeze(-1)
 
 
 def _is_short(a: Tensor) -> bool:
-    num_flows, num_draws = a.shape
-    return a.device.type == "cpu" and num_flows**2 * num_draws <= FEW
+    return a.device.type == "cpu" and a.shape[-1] * a.numel() <= FEW
 
 
 def invert(projection: Tensor, uw: Tensor, ww: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

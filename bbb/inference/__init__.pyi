@@ -1,3 +1,6 @@
+from .annealing import Rung as Rung
+from .annealing import anneal as anneal
+from .annealing import find_path as find_path
 from .choices import BetaType as BetaType
 from .choices import Estimator as Estimator
 from .choices import Head as Head
@@ -6,9 +9,17 @@ from .choices import LrSchedule as LrSchedule
 from .choices import OptimizerName as OptimizerName
 from .choices import Precision as Precision
 from .choices import Start as Start
+from .hmc import Chains as Chains
+from .hmc import DualAveraging as DualAveraging
+from .hmc import HMCPlan as HMCPlan
+from .hmc import sample as sample
+from .hmc import start_chains as start_chains
+from .hmc import trajectory as trajectory
 from .likelihood import Categorical as Categorical
 from .likelihood import GaussianNoise as GaussianNoise
 from .likelihood import Likelihood as Likelihood
+from .log_joint import Densities as Densities
+from .log_joint import LogJoint as LogJoint
 from .objective import kl_shares as kl_shares
 from .objective import negative_elbo as negative_elbo
 from .predictive import ExpectedEntropy as ExpectedEntropy

@@ -10,11 +10,9 @@ The KL with weight c adds, under a Gaussian prior :math:`N(m, \pi^{-1})`, :math:
 :math:`c \, (\pi\sigma^2 - 1)`. Under a mixture it is estimated from the same draws: it adds
 :math:`-\tfrac{c}{S} \partial_w \log p(w_s)` to each :math:`g_s`, and -c at log sigma.
 
-Flows f on the deviation, :math:`w = \mu + f(\sigma\epsilon)`, are left to autograd: it carries :math:`g_s` back to the
-deviation and to the flows' parameters.
+Flows f on the deviation, :math:`w = \mu + f(\sigma\epsilon)`, carry :math:`g_s` back to the deviation and to their own
+parameters (:mod:`bbb.distributions.drawn_flows`).
 """
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -25,8 +23,10 @@ from bbb.distributions import (
     FlowedGaussian,
     Gaussian,
     NoiseSource,
+    Places,
     ScaleMixture,
     closed_kl,
+    drawn_flows,
     normal,
 )
 from bbb.inference.gradient import GradientEstimator, Terms
@@ -51,12 +51,11 @@ class DrawnGradient(GradientEstimator):
     def prepare(self) -> None:
         network, prior = self.network, self.prior
         posterior = network.posterior
-        self.flowed = posterior if isinstance(posterior, FlowedGaussian) else None
         base = posterior.base if isinstance(posterior, FlowedGaussian) else posterior
         if not (isinstance(base, Gaussian) and isinstance(prior, Gaussian | ScaleMixture | ARD)):
             raise ValueError(f"posterior={posterior}, prior={prior}: use ByAutograd")
         self.base = base
-        self._closed = closed_kl(base, prior) if self.flowed is None else None
+        self._closed = closed_kl(base, prior) if base is posterior else None
         self._drawn = None
         if self._closed is None:
             if isinstance(prior, ARD):
@@ -68,6 +67,12 @@ class DrawnGradient(GradientEstimator):
         # A single draw needs no std once the deviation is known, and its gradient is that of the mean.
         self._deviation = self._std if self.num_samples == 1 else torch.empty_like(self._std)
         self._grad_w = self._grad_mean if self.num_samples == 1 else torch.empty_like(self._grad_mean)
+        self._flows, self._grad_log_scale = None, self._grad_log_std
+        if isinstance(posterior, FlowedGaussian):
+            if self.num_samples > 1:
+                self._grad_log_scale = torch.empty_like(self._grad_log_std)
+            places = self._deviation, self._w, self._grad_w, self._grad_log_scale
+            self._flows = drawn_flows(posterior, Places(base.mean.detach(), *places))
         self._variance = torch.empty_like(self._std if self._closed is not None else self._std[:0])
         self._layers = network.layers(self._w.unsqueeze(0))
         self._gradients = LayerGradients(network.layers(self._grad_w.unsqueeze(0)))
@@ -86,32 +91,27 @@ class DrawnGradient(GradientEstimator):
         nll, score = torch.zeros_like(kl), torch.zeros_like(kl)
         for s in range(self.num_samples):
             epsilon = normal((1, base.dim), self._w, noise)[0]
-            through = self._draw(epsilon)
+            log_det = self._draw(epsilon)
             nll_of_draw, score_of_draw = self._run(x, y, nll_weight * share)
             nll, score = nll + nll_of_draw * share, score + score_of_draw * share
             if with_kl and self._drawn is not None:
                 kl = kl + self._drawn.add_draw(self._w, epsilon, self._grad_w, kl_weight * share) * share
-            grad_deviation = self._grad_w
-            if through is not None:
-                grad_deviation = through.backward(self._grad_w, kl_weight * share if with_kl else 0.0)
-                kl = kl - through.log_det * share if with_kl else kl
-            self._add_draw(grad_deviation, is_first=s == 0)
+            if self._flows is not None:
+                self._flows.backward(-kl_weight * share if with_kl else 0.0, is_first=s == 0)
+                kl = kl - log_det * share if with_kl else kl
+            self._add_draw(is_first=s == 0)
         if with_kl:
             self._add_kl(kl_weight)
         base.mean.grad, base.log_std.grad = self._grad_mean, self._grad_log_std
         return Terms(nll, kl, score)
 
-    def _draw(self, epsilon: Tensor) -> "_Through | None":
-        """Write drawn weights to their place."""
+    def _draw(self, epsilon: Tensor) -> Tensor | float:
+        """Write drawn weights to their place; return the log-determinant of the flows."""
         torch.mul(self._std, epsilon, out=self._deviation)
-        mean = self.base.mean.detach()
-        if self.flowed is None:
-            torch.add(mean, self._deviation, out=self._w)
-            return None
-        through = _Through(self.flowed, self._deviation)
-        for at, image in through.blocks():
-            torch.add(mean[at], image, out=self._w[at])
-        return through
+        if self._flows is not None:
+            return self._flows.forward()
+        torch.add(self.base.mean.detach(), self._deviation, out=self._w)
+        return 0.0
 
     def _run(self, x: Tensor, y: Tensor, nll_weight: float) -> tuple[Tensor, Tensor]:
         """Take the gradient of the NLL at the drawn weights; return the NLL and the score."""
@@ -123,15 +123,20 @@ class DrawnGradient(GradientEstimator):
         self._gradients.end()
         return nll.detach()[0], score
 
-    def _add_draw(self, grad_deviation: Tensor, is_first: bool) -> None:
+    def _add_draw(self, is_first: bool) -> None:
         """Carry the gradients at a draw and at its deviation on to mean and log_std."""
         if not is_first:
             self._grad_mean.add_(self._grad_w)
-            self._grad_log_std.addcmul_(grad_deviation, self._deviation)
-            return
-        torch.mul(grad_deviation, self._deviation, out=self._grad_log_std)
-        if self._grad_w is not self._grad_mean:
+        elif self._grad_w is not self._grad_mean:
             self._grad_mean.copy_(self._grad_w)
+        if self._flows is None and is_first:
+            torch.mul(self._grad_w, self._deviation, out=self._grad_log_std)
+        elif self._flows is None:
+            self._grad_log_std.addcmul_(self._grad_w, self._deviation)
+        elif not is_first:
+            self._grad_log_std.add_(self._grad_log_scale)
+        elif self._grad_log_scale is not self._grad_log_std:
+            self._grad_log_std.copy_(self._grad_log_scale)
 
     @torch.no_grad()
     def _add_kl(self, weight: float | Tensor) -> None:
@@ -140,43 +145,3 @@ class DrawnGradient(GradientEstimator):
             self._closed.add_gradient_of_mean(self._grad_mean, weight)
             self._grad_log_std.addcmul_(self._variance, self._closed.precision * weight)
         self._grad_log_std.sub_(weight)
-
-
-class _Through:
-    """A deviation on its way through the flows, and its gradient on the way back.
-
-    Args:
-        flowed: the posterior.
-        deviation: ``(D,)``.
-    """
-
-    def __init__(self, flowed: FlowedGaussian, deviation: Tensor) -> None:
-        self._start = deviation.detach().unsqueeze(0).requires_grad_()
-        self._flowed, (self._images, self._log_det) = flowed, flowed.images(self._start)
-        self.log_det = self._log_det.detach()[0]
-
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the place of each block and its image."""
-        start = 0
-        for image in self._images:
-            end = start + image.shape[1]
-            yield slice(start, end), image.detach()[0]
-            start = end
-
-    def backward(self, grad: Tensor, weight: float | Tensor) -> Tensor:
-        """Store the gradients of the flows' parameters.
-
-        Args:
-            grad: the gradient at the images ``(D,)``.
-            weight: of the KL, to which the log-determinant adds its negative.
-
-        Returns:
-            The gradient at the deviation ``(D,)``.
-        """
-        grads = grad.unsqueeze(0).split([image.shape[1] for image in self._images], dim=1)
-        of_log_det = torch.zeros_like(self._log_det).sub_(weight)
-        inputs = [self._start, *self._flowed.flows.parameters()]
-        found = torch.autograd.grad([*self._images, self._log_det], inputs, [*grads, of_log_det])
-        for parameter, value in zip(inputs[1:], found[1:], strict=True):
-            parameter.grad = value if parameter.grad is None else parameter.grad + value
-        return found[0][0]

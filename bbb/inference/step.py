@@ -197,7 +197,7 @@ def _noise_table(
     """
     num_uses = plan.noise_reuse if generator.device.type == "cpu" else 1
     posterior, dim = network.posterior, network.posterior.dim
-    window = plan.num_samples * dim
+    window = plan.num_samples * posterior.num_noise
     if isinstance(posterior, Dropout):
         window = num_dropout_noise(network.architecture, num)
     elif posterior.is_certain:

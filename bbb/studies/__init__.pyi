@@ -47,3 +47,4 @@ from .table import Row as Row
 from .table import as_csv as as_csv
 from .table import markdown as markdown
 from .table import summarise as summarise
+from .yardstick import YardstickStudy as YardstickStudy

@@ -3,6 +3,7 @@
 from bbb.studies.bandit_study import BanditStudy
 from bbb.studies.regression import RegressionStudy
 from bbb.studies.study import Study
+from bbb.studies.yardstick import YardstickStudy
 
 
 def all_studies(fast: bool) -> list[Study]:
@@ -11,4 +12,4 @@ def all_studies(fast: bool) -> list[Study]:
     Args:
         fast: at toy size.
     """
-    return [RegressionStudy(fast), BanditStudy(fast=fast)]
+    return [RegressionStudy(fast), YardstickStudy(fast), BanditStudy(fast=fast)]

@@ -4,15 +4,20 @@ Each function takes the completed runs of a figure's arms and returns the argume
 :mod:`bbb.studies.paper_figures` that draws them, as those of :mod:`bbb.studies.evidence` do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bbb.runs import Run, open_retest
 from bbb.studies.evidence import Runs, about, rounded
 from bbb.studies.pruning import PruningStudy
 
-# Table 1: the test error in % with 400 hidden units, by method; the paper's point estimate is trained by SGD.
-TABLE_1: Mapping[str, float] = {"point estimate": 1.83, "dropout": 1.51, "Gaussian prior": 1.82, "scale mixture": 1.36}
+# Table 1: the test error in % with 400, 800 and 1200 hidden units, by method; the paper's point estimate is from SGD.
+TABLE_1: Mapping[str, Sequence[float]] = {
+    "point estimate": (1.83, 1.84, 1.88),
+    "dropout": (1.51, 1.33, 1.36),
+    "Gaussian prior": (1.82, 1.99, 2.04),
+    "scale mixture": (1.36, 1.34, 1.32),
+}
 # Table 2: the test error in % of 1200 units, by the share of the weights that is removed.
 TABLE_2: Mapping[float, float] = {0.0: 1.24, 0.5: 1.24, 0.75: 1.24, 0.95: 1.29, 0.98: 1.39}
 
@@ -28,8 +33,39 @@ def baselines(arms: Runs) -> dict[str, Any]:
     }
     return {
         "scores": scores,
-        "reported": {arm.name: TABLE_1[arm.name] for arm in arms},
+        "reported": {arm.name: TABLE_1[arm.name][0] for arm in arms},
         "title": f"Classification: {about(arms, 'mean, standard error and each')}",
+    }
+
+
+def widths(arms: Runs) -> dict[str, Any]:
+    """Show test error and NLL by method and width, for :func:`bbb.studies.paper_figures.widths`.
+
+    An arm is named after a method of :data:`TABLE_1` and its hidden units, as in ``dropout, 800 units``, by width.
+    """
+    widths: dict[int, None] = {}
+    scores: dict[str, dict[str, list[list[float]]]] = {"error": {}, "nll": {}}
+    for arm, seeds in arms.items():
+        method, _, units = arm.name.partition(", ")
+        widths[int(units.split()[0])] = None
+        for name, by_method in scores.items():
+            by_method.setdefault(method, []).append([rounded(run.result[f"test_{name}"]) for run in seeds])
+    return {
+        "widths": [*widths],
+        "scores": scores,
+        "reported": {method: [*TABLE_1[method]] for method in scores["error"]},
+        "title": f"Wider networks: {about(arms, 'mean')}",
+    }
+
+
+def ensemble(arms: Runs) -> dict[str, Any]:
+    """Show the scores of replicas and of their average, for :func:`bbb.studies.paper_figures.ensemble`."""
+    run = next(iter(arms.values()))[0]
+    names = ("error", "nll", "ece")
+    return {
+        "alone": {name: [rounded(replica[f"test_{name}"]) for replica in run.result["replicas"]] for name in names},
+        "together": {name: rounded(run.result[f"test_{name}"]) for name in names},
+        "title": f"{len(run.result['replicas'])} replicas of one configuration, and their average",
     }
 
 

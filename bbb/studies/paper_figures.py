@@ -40,6 +40,55 @@ def baselines(scores: Mapping[str, Mapping[str, Sequence[float]]], reported: Map
     return figure
 
 
+def widths(
+    widths: Sequence[int],
+    scores: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    reported: Mapping[str, Sequence[float]],
+    title: str,
+) -> Figure:
+    """Draw test error and NLL against the number of hidden units, and the paper's errors.
+
+    Args:
+        widths: hidden units of each layer.
+        scores: ``error`` in % and ``nll`` in nats: of each method, width and seed; drawn as means.
+        reported: the paper's error of each method and width, in %.
+        title: what is compared.
+    """
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("error", "nll"), strict=True):
+        for (method, seeds), colour in zip(scores[name].items(), PALETTE, strict=False):
+            means = [mean_and_error(found)[0] for found in seeds]
+            axes.plot(widths, means, color=colour, marker=MARKERS[colour], linestyle=LINES[colour], label=method)
+            if name == "error":
+                axes.plot(widths, reported[method][: len(widths)], "o", color=colour, fillstyle="none", markersize=8)
+        axes.set(xlabel="hidden units of each of two layers", ylabel=LABELS[name], xticks=widths)
+        style(axes)
+    axes = figure.axes[0]
+    axes.plot([], [], "ko", fillstyle="none", markersize=8, label=PAPER)
+    axes.legend(frameon=False, fontsize="small")
+    figure.suptitle(title)
+    return figure
+
+
+def ensemble(alone: Mapping[str, Sequence[float]], together: Mapping[str, float], title: str) -> Figure:
+    """Draw the test scores of single replicas beside those of their average.
+
+    Args:
+        alone: ``error`` in %, ``nll`` in nats and ``ece`` in %, of each replica.
+        together: those of the ensemble.
+        title: what is compared.
+    """
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, (name, label) in zip(figure.subplots(1, len(LABELS)), LABELS.items(), strict=True):
+        axes.plot([0.0] * len(alone[name]), alone[name], "o", color=PALETTE[0], alpha=0.7)
+        axes.plot([1.0], [together[name]], "D", color=PALETTE[1])
+        axes.set_xticks([0, 1], ["alone", "averaged"])
+        axes.set(ylabel=label, xlim=(-0.6, 1.6))
+        style(axes)
+    figure.suptitle(title)
+    return figure
+
+
 def pruned(
     errors: Mapping[str, Mapping[str, Any]],
     reported: Sequence[Sequence[float]],

@@ -23,7 +23,7 @@ FLOWS: dict[str, dict[str, Any]] = {
 FLOWS |= {"16 planar flows": {"num_flows": 16, "flow": "planar"}}
 SCHEMES = {"blundell": "blundell", "standard (1/M)": "standard", "soenderby": "soenderby", "none": "none"}
 TOY = {"dataset": "digits8x8", "num_hidden": 64, "num_epochs": 6, "steps_per_epoch": 30, "num_test_samples": 10}
-WIDTHS, TOY_WIDTHS = (400, 1200), (16, 32)  # hidden units of table 1 and of table 2 of the paper
+WIDTHS, TOY_WIDTHS = (400, 800, 1200), (16, 24, 32)  # hidden units of the networks of the paper
 
 
 def figures_folder(fast: bool) -> Path:
@@ -55,7 +55,7 @@ def plots(fast: bool, configs: Path) -> list[Plot]:
         Plot("uncertainty", best, evidence.unsure_digits, lambda shows: figures.uncertainty(**shows)),
         Plot("comparing_beta", schemes, evidence.schemes, lambda shows: figures.comparing_beta(**shows)),
         Plot("transfer_results", _transfer_arms(make), evidence.transfer, _draw_transfer),
-        *paper.plots(make, *(TOY_WIDTHS if fast else WIDTHS)),
+        *paper.plots(make, TOY_WIDTHS if fast else WIDTHS),
     ]
 
 

@@ -82,7 +82,7 @@ def test_a_stopped_run_of_a_version_in_which_resume_was_a_key_is_resumed(stopped
         (["with", "blundell", *SMALL, "--resume=abc"], "cannot make sense of: "),
         (
             ["with", "blundell", *SMALL, "fast=True"],
-            "fast=True: is an option of reproduce, figures, regression and bandit, not of main",
+            "fast=True: is an option of reproduce, figures, regression, yardstick and bandit, not of main",
         ),
         (["with", "blundell", *SMALL, "--fast"], "--fast: is no option of main"),
         (["save_config", "with", "resume=True"], "resume=True: is an option of main and print_config, not of save_con"),

@@ -1,4 +1,4 @@
-"""The commands regression and bandit: their files, their words, and their part in ``figures``."""
+"""The commands regression, yardstick and bandit: their files, their words, and their part in ``figures``."""
 
 import json
 import re
@@ -8,13 +8,16 @@ import pytest
 
 from bbb import studies
 from bbb.data import mushrooms
-from bbb.studies import bandit_study, regression, reproduction
+from bbb.studies import bandit_study, regression, reproduction, yardstick
+from bbb.studies.yardstick_truth import TruthPlan
 from tests.data_files import made_up_mushrooms
 from tests.documentation import documented_commands
 from tests.tasks import command, refused
 
 DOCUMENTED = [shlex.split(line)[2:] for line in documented_commands("experiment.py bandit")]
 DOCUMENTED += [shlex.split(line)[2:] for line in documented_commands("experiment.py regression")]
+DOCUMENTED += [shlex.split(line)[2:] for line in documented_commands("experiment.py yardstick")]
+NAMES = ("regression", "yardstick", "bandit")
 
 
 @pytest.fixture
@@ -23,6 +26,8 @@ def small(in_tmp, monkeypatch):
     chosen = {part: regression.CANDIDATES[part] for part in ("bayes_0.3_0.003", "point_0.003")}
     monkeypatch.setattr(regression, "CANDIDATES", chosen)
     monkeypatch.setattr(regression, "SEEDS", (1,))
+    monkeypatch.setattr(yardstick, "FAST_FAMILIES", ("mean field",))
+    monkeypatch.setattr(yardstick, "FAST_TRUTH", TruthPlan(4, 10, 2, 4))
     monkeypatch.setattr(bandit_study, "SEEDS", (1,))
     monkeypatch.setattr(mushrooms, "URL", "http://127.0.0.1:9/nothing")
     (in_tmp / "agaricus-lepiota.data").write_text(made_up_mushrooms())
@@ -44,7 +49,7 @@ def test_every_documented_command_writes_its_figure(small, capsys, words):
 
 
 def test_they_are_documented():
-    assert {"regression", "bandit"} <= {words[0] for words in DOCUMENTED}
+    assert {*NAMES} <= {words[0] for words in DOCUMENTED}
     assert any(word.startswith("file=") for words in DOCUMENTED for word in words)
 
 
@@ -70,8 +75,9 @@ def test_figures_draws_them_from_their_parts_then_from_their_files_and_else_name
 ):
     monkeypatch.setattr(studies, "plots", lambda *args: [], raising=False)
     (line,) = refused(capsys, "figures", "fast=True")
-    assert line.startswith("error: regression, bandit: not drawn; the 2 commands above")
+    assert line.startswith("error: regression, yardstick, bandit: not drawn; the 3 commands above")
     command("regression", "fast=True")
+    command("yardstick", "fast=True")
     command("bandit", "dataset=digits8x8", "fast=True")
     capsys.readouterr()
     command("figures", "fast=True")
@@ -79,13 +85,13 @@ def test_figures_draws_them_from_their_parts_then_from_their_files_and_else_name
     folder = reproduction.figures_folder(True)
     assert f"{folder / 'regression.png'}: drawn from 2 parts" in out
     assert f"{folder / 'bandit.png'}: drawn from 4 parts" in out
-    first = [(folder / f"{name}.png").read_bytes() for name in ("regression", "bandit")]
+    first = [(folder / f"{name}.png").read_bytes() for name in NAMES]
     for study in studies.all_studies(fast=True):
         for part in study.parts:
             (study.folder / f"{part}.json").unlink()
     command("figures", "fast=True")
     assert "drawn from bandit.json; 4 of its parts are not here" in capsys.readouterr().out
-    assert [(folder / f"{name}.png").read_bytes() for name in ("regression", "bandit")] == first
+    assert [(folder / f"{name}.png").read_bytes() for name in NAMES] == first
 
 
 def test_reproduce_makes_them_and_draws_them_where_figures_are(small, capsys, monkeypatch):
@@ -94,7 +100,7 @@ def test_reproduce_makes_them_and_draws_them_where_figures_are(small, capsys, mo
     assert "regression: 2 parts: 0 computed before, 2 to do" in capsys.readouterr().out
     folder = reproduction.figures_folder(True)
     assert {path.name for path in folder.iterdir() if path.is_file()} == {
-        f"{name}.{kind}" for name in ("regression", "bandit") for kind in ("json", "png")
+        f"{name}.{kind}" for name in NAMES for kind in ("json", "png")
     }
     command("reproduce", "fast=True")
     assert "bandit: 4 parts: 4 computed before, 0 to do" in capsys.readouterr().out
@@ -106,6 +112,7 @@ def test_reproduce_makes_them_and_draws_them_where_figures_are(small, capsys, mo
         (["regression", "seed=3"], "seed=3: regression takes only fast="),
         (["regression", "with", "best"], "best: regression takes only fast="),
         (["regression", "fast=maybe"], "fast=maybe: must be True or False"),
+        (["yardstick", "lr=1"], "lr=1: yardstick takes only fast="),
         (["bandit", "lr=1"], "lr=1: bandit takes only dataset= and file= and sha256= and fast= and data_dir="),
         (["bandit", "dataset=cifar10"], "dataset=cifar10: the contexts of bandit must be mushroom, digits8x8, mnist"),
         (["bandit", "sha256=abc"], "sha256=abc: must be 64 hexadecimal digits"),

@@ -9,8 +9,19 @@ import math
 import pytest
 import torch
 
-from bbb.distributions import FlowedGaussian, Gaussian, Independent, NoiseTable, Pruned, ScaleMixture, Stacked, join
-from tests.tasks import random_flowed, random_gaussian, seeded
+from bbb.distributions import (
+    FlowedGaussian,
+    FullGaussian,
+    Gaussian,
+    Independent,
+    Mixture,
+    NoiseTable,
+    Pruned,
+    ScaleMixture,
+    Stacked,
+    join,
+)
+from tests.tasks import random_flowed, random_full, random_gaussian, seeded
 
 MEMBERS = {  # made for D weights, in float64
     "Gaussian": lambda dim: random_gaussian(1, dim),
@@ -21,6 +32,11 @@ MEMBERS = {  # made for D weights, in float64
     "scale mixture": lambda dim: ScaleMixture(dim, 0.25, 1.0, 0.1).double(),
     "independent": lambda dim: Independent([random_gaussian(1, dim - 1), ScaleMixture(1, 0.25, 1.0, 0.1).double()]),
     "independent with flows": lambda dim: Independent([random_flowed(4, dim - 1, 3), random_gaussian(2, 1)]),
+    "full covariance": lambda dim: random_full(1, dim),
+    "mixture of Gaussians": lambda dim: Mixture(
+        [random_gaussian(seed, dim) for seed in (1, 2)], torch.tensor([-0.3, 0.4], dtype=torch.float64)
+    ),
+    "mixture with flows": lambda dim: Mixture([random_flowed(1, dim, 3), random_gaussian(2, dim)]),
     "pruned Gaussian": lambda dim: Pruned.of(random_gaussian(1, dim), torch.arange(dim) % 3 != 1),
     "pruned mixture": lambda dim: Pruned(
         ScaleMixture(dim - dim // 4, 0.25, 1.0, 0.1).double(), torch.arange(dim) >= dim // 4
@@ -69,8 +85,13 @@ def _leave_pytorchs_generator_as_it_was():
         yield
 
 
+def num_noise(q, num_samples):
+    """The numbers that so many draws read, of all replicas."""
+    return num_samples * q.num_noise * q.shape[:-1].numel()
+
+
 def draw(q, num_samples, source, seed=STATE_OF_ITS_OWN):
-    return q.rsample_and_log_prob(num_samples, SOURCES[source](num_samples * q.shape.numel(), seed))
+    return q.rsample_and_log_prob(num_samples, SOURCES[source](num_noise(q, num_samples), seed))
 
 
 def tensors(q):
@@ -98,6 +119,10 @@ def variances(q):
     """What is widened and narrowed: the variances of the base under flows, and of both components of a mixture."""
     if isinstance(q, Independent):
         return torch.cat([variances(part) for part in q.parts])
+    if isinstance(q, Mixture):
+        return torch.cat([variances(part) for part in q.component_list])
+    if isinstance(q, FullGaussian):
+        return q.variance.detach()
     if isinstance(q, FlowedGaussian | Pruned):
         return variances(q.base)
     if isinstance(q, ScaleMixture):
@@ -177,16 +202,17 @@ def test_the_same_state_of_the_noise_gives_the_same_draws(member, source):
 @with_every_source
 def test_draws_go_on_where_the_last_ones_ended(member, source):
     q = MEMBERS[member](DIM)
-    noise = SOURCES[source](4 * q.shape.numel(), STATE_OF_ITS_OWN)
+    noise = SOURCES[source](num_noise(q, 4), STATE_OF_ITS_OWN)
     first, second = (q.rsample_and_log_prob(2, noise)[0] for _ in range(2))
     assert (random_part(q, first) != random_part(q, second)).all()
 
 
 @members
 @pytest.mark.parametrize("num_samples", [1, 4])
-def test_each_weight_takes_one_number_from_the_source(member, num_samples):
+def test_draws_take_as_many_numbers_from_the_source_as_they_say(member, num_samples):
     q = MEMBERS[member](DIM)
-    window = num_samples * q.shape.numel()
+    window = num_noise(q, num_samples)
+    assert isinstance(q, Mixture) or window == num_samples * q.shape.numel()
     noise = table(16, window, STATE_OF_ITS_OWN)
     q.rsample_and_log_prob(num_samples, noise)
     with pytest.raises(ValueError, match=f"a step reads more than window={window} numbers"):
@@ -280,6 +306,8 @@ def test_centre_is_the_mean_or_under_flows_the_image_of_the_mean(member):
     q, expected = smallest(member)
     if "flows" not in member:
         torch.testing.assert_close(q.centre.detach().view(-1, q.dim), expected[1], rtol=0, atol=1e-6)
+    if isinstance(q, Mixture):
+        return  # its draws come together in several points
     w, _ = draw(q.narrowed(1e-12), 3, "generator")  # the image of the mean, but for 1e-12 times the slope of the flows
     torch.testing.assert_close(w, q.centre.expand_as(w), rtol=0, atol=1e-8)
 
@@ -296,7 +324,9 @@ def test_widened_scales_all_variances_and_adds_the_floor(member, inflation, floo
     assert not any(parameter.requires_grad for parameter in p.parameters())
 
 
-@pytest.mark.parametrize("member", [member for member in MEMBERS if "flows" not in member])
+@pytest.mark.parametrize(
+    "member", [member for member in MEMBERS if "flows" not in member and "of Gaussians" not in member]
+)
 def test_widened_has_the_variance_that_it_promises(member):
     """Where there are no flows, the variance of each weight under the density itself, on a grid."""
     q, (_, mean, square) = smallest(member)

@@ -3,7 +3,7 @@ import torch
 
 from bbb.distributions import Gaussian, Independent, draw_with_kl, gaussian_prior, kl_divergence, scale_mixture_prior
 from bbb.distributions.kl import fused_draw_with_kl
-from tests.tasks import random_flowed, seeded
+from tests.tasks import random_flowed, random_full, seeded
 
 DIM = 37
 
@@ -89,3 +89,11 @@ def test_the_kl_of_two_gaussians_is_the_closed_form():
     q, p = posterior(1), gaussian_prior(DIM, 0.5)
     torch.testing.assert_close(kl_divergence(q, p), q.kl_divergence(p))
     assert not any(parameter.requires_grad for parameter in p.parameters())
+
+
+@pytest.mark.parametrize("prior", ["isotropic", "posterior"])
+def test_a_full_covariance_has_the_kl_of_pytorch(prior):
+    q, p = random_full(1, DIM), PRIORS[prior]
+    own = torch.distributions.MultivariateNormal(q.mean, scale_tril=q.cholesky)
+    other = torch.distributions.MultivariateNormal(p.centre, torch.diag(torch.exp(2 * p.log_std).expand(DIM)))
+    torch.testing.assert_close(kl_divergence(q, p), torch.distributions.kl_divergence(own, other), rtol=1e-9, atol=0)

@@ -55,9 +55,10 @@ def test_terms_and_gradients_are_those_of_autograd(name, prior, num_samples, wit
 @pytest.mark.parametrize("with_kl", [True, False], ids=["KL", "no KL"])
 @pytest.mark.parametrize("num_samples", [1, 3])
 @pytest.mark.parametrize("prior", sorted(priors(1).keys() - {"ARD"}))
+@pytest.mark.parametrize("name", ["MLP", "convolutions"])
 @pytest.mark.parametrize("flow", ["planar", "matrix_planar"])
-def test_flows_go_with_drawn_weights(flow, prior, num_samples, with_kl):
-    architecture = ARCHITECTURES["convolutions"]
+def test_flows_go_with_drawn_weights(flow, name, prior, num_samples, with_kl):
+    architecture = ARCHITECTURES[name]
     network = initial_network(architecture, 0.3, seeded(1), 3, flow).double()
     with torch.no_grad():
         for i, parameter in enumerate(network.posterior.parameters()):

@@ -17,7 +17,8 @@ from bbb.studies.grid import FREE, identity
 from tests.tasks import CONFIGS, DEFAULT, REPOSITORY
 
 TINY = {"dataset": "digits8x8", "num_hidden": 8, "num_epochs": 2, "steps_per_epoch": 1, "num_test_samples": 3}
-PAPER = ["paper_baselines", "paper_pruning"]
+PAPER = ["ensemble", "paper_widths", "paper_baselines", "paper_pruning"]
+OF_ONE_SEED = {"ensemble", "paper_widths", "paper_pruning"}  # which take long
 NAMES = ["normflow", "calibration", "uncertainty", "comparing_beta", "transfer_results", *PAPER]
 ALLOWED_TO_DIFFER = {  # within a figure, besides the seed: what it compares
     "normflow": {"num_flows", "flow"},
@@ -37,7 +38,7 @@ def test_every_configuration_is_sound_and_every_mean_is_of_three_seeds(plots):
         grid.check_configs(plot.jobs)
         for jobs in plot.arms.values():
             seeds = [job.config["seed"] for job in jobs]
-            assert len(set(seeds)) == len(seeds) >= (1 if name == "paper_pruning" else 3)  # which takes long
+            assert len(set(seeds)) == len(seeds) >= (1 if name in OF_ONE_SEED else 3)
             assert len({identity({**job.config, "seed": 0}) for job in jobs}) == 1
 
 
@@ -111,6 +112,17 @@ SHOWS = {  # made up: two seeds, two epochs
         "elbos": {"none": [[-90.0, -30.0], [-92.0, -25.5]]},
         "title": "t",
     },
+    "ensemble": {
+        "alone": {name: [1.9, 2.0] for name in ("error", "nll", "ece")},
+        "together": {name: 1.7 for name in ("error", "nll", "ece")},
+        "title": "t",
+    },
+    "paper_widths": {
+        "widths": [400, 800],
+        "scores": {name: {"dropout": [[1.9], [2.0]]} for name in ("error", "nll")},
+        "reported": {"dropout": [1.51, 1.33, 1.36]},
+        "title": "t",
+    },
     "paper_baselines": {
         "scores": {name: {"dropout": [1.9, 2.0], "scale mixture": [1.8, 1.7]} for name in ("error", "nll", "ece")},
         "reported": {"dropout": 1.51, "scale mixture": 1.36},
@@ -157,7 +169,7 @@ def test_the_figures_of_this_repository_are_drawn_again_from_their_files(tmp_pat
 
 def shrink(patch):
     """Make the figures of few seeds at a tiny size."""
-    small = {"TOY": TINY, "SEEDS": (1, 2), "TRANSFER_SEEDS": (1, 2), "FRACTIONS": (0.1,), "TOY_WIDTHS": (4, 6)}
+    small = {"TOY": TINY, "SEEDS": (1, 2), "TRANSFER_SEEDS": (1, 2), "FRACTIONS": (0.1,), "TOY_WIDTHS": (4, 5, 6)}
     for name, value in small.items():
         patch.setattr(reproduction, name, value)
     patch.setattr(paper, "SEEDS", (1, 2))
