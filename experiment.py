@@ -20,7 +20,8 @@ Examples:
   python experiment.py yardstick                         how far posteriors are from the true one; fast=True
   python experiment.py bandit dataset=digits8x8          exploration by posterior samples, beside greedy agents
 
-Named configurations are files in configs/, sequences of tasks in configs/sequences/; results go to results/<experiment_name>/.
+Named configurations are files in configs/, sequences of tasks in configs/sequences/. Results go to
+results/<experiment_name>/.
 """
 
 import sys
@@ -86,7 +87,7 @@ def grid(_config: dict[str, Any], _run: Run) -> None:
 
 @ex.command(unobserved=True)
 def sequence(_config: dict[str, Any], _run: Run) -> None:
-    """Train on tasks one after the other, posterior after posterior, and test on all; seeds=[1, 2]; scheduler=ADDRESS."""
+    """Train on tasks one after the other, posterior after posterior, and test on all; seeds=[1, 2]."""
     with refusing_bad_input():
         cli.sequence(_config, cli.Options.of(_run), THIS_FILE)
 

@@ -13,8 +13,9 @@ from bbb.cli.options import Options
 from bbb.cli.signals import into_a_pipe, stopped_by_signals
 
 UNITS = """Accuracies in %, the others in points: means over seeds, with standard errors. forgetting: the best accuracy
-of an earlier task minus the last; backward_transfer: the last minus that right after its training; learning: right after
-training; forward_transfer: the same minus that of the task trained alone; zero_shot: before training, above a guess."""
+of an earlier task minus the last; backward_transfer: the last minus that right after its training; learning: right
+after training; forward_transfer: the same minus that of the task trained alone; zero_shot: before training, above a
+guess."""
 
 
 @into_a_pipe()
@@ -40,7 +41,11 @@ def sequence(config: Mapping[str, Any], options: Options, entry: Path) -> None:
     if studies.whole_seeds(tasks, completed):
         folder = studies.sequence_folder(tasks)
         with tqdm(unit=" tests", file=sys.__stderr__, disable=None, dynamic_ncols=True) as bar:
-            tests = studies.Tests(folder, tasks.on_validation, bar.update)
+
+            def on_test() -> None:
+                bar.update()
+
+            tests = studies.Retests(folder, tasks.on_validation, on_test)
             results = studies.sequence_results(tasks, completed, tests)
         tables = f"{studies.table_of(results)}\n{studies.markdown(studies.rows_of(results))}"
         print(f"\naccuracy in %, {results['tested_on']}:\n\n{tables}")

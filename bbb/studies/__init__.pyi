@@ -36,7 +36,7 @@ from .sequence import TaskSequence as TaskSequence
 from .sequence import check_fit as check_fit
 from .sequence import check_unchanged as check_unchanged
 from .sequence import sequence_folder as sequence_folder
-from .sequence_matrix import Tests as Tests
+from .sequence_matrix import Retests as Retests
 from .sequence_results import rows_of as rows_of
 from .sequence_results import save_results as save_results
 from .sequence_results import sequence_results as sequence_results

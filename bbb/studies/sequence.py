@@ -100,9 +100,8 @@ def check_fit(chain: Iterable[Job]) -> None:
             theirs, their_kind = before
             end = None if settings.head == "keep" else -1
             if network.layers[:end] != theirs.layers[:end] or kind != their_kind:
-                change = (
-                    "; or use head=fresh" if network.layers[:-1] == theirs.layers[:-1] and kind == their_kind else ""
-                )
+                fits = network.layers[:-1] == theirs.layers[:-1] and kind == their_kind
+                change = "; or use head=fresh" if fits else ""
                 raise SequenceError(
                     f"{TASKS}: {number}: has {_described(network, kind)}, the task before has "
                     f"{_described(theirs, their_kind)}; make its data, network and posterior alike{change}"
@@ -125,12 +124,12 @@ def check_unchanged(jobs: Iterable[Job], completed: Mapping[Job, Run]) -> None:
             started = run.info.get("source")
             if not isinstance(started, dict) or identity(run.config) != identity(job.config):
                 continue
-            if Path(str(started.get("weights"))).resolve() == path.resolve():
-                if checksums(run.info).get("source") != runs.source_record(str(path))["sha256"]:
-                    raise SequenceError(
-                        f"{path}: has changed since {run.folder} started from it; restore it, or move {run.folder} out "
-                        f"of {runs.RESULTS}/ to train on the later tasks again"
-                    )
+            is_source = Path(str(started.get("weights"))).resolve() == path.resolve()
+            if is_source and checksums(run.info).get("source") != runs.source_record(str(path))["sha256"]:
+                raise SequenceError(
+                    f"{path}: has changed since {run.folder} started from it; restore it, or move {run.folder} out of "
+                    f"{runs.RESULTS}/ to train on the later tasks again"
+                )
 
 
 def _check_tasks(tasks: object) -> list[dict[str, Any]]:

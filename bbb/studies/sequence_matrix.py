@@ -15,7 +15,7 @@ Matrix = list[list[float | None]]  # [t][j]: the accuracy in % of task j after t
 MEASURES = ("average", "forgetting", "backward_transfer", "learning", "forward_transfer", "zero_shot")
 
 
-class Tests:
+class Retests:
     """The scores of all tasks under the posteriors of all, each computed once and kept in a file.
 
     A score belongs to the two weights files, so weights that change are tested again.

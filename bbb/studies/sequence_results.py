@@ -9,14 +9,14 @@ from bbb.runs import Run, save_figure
 from bbb.studies.grid import FREE, Job
 from bbb.studies.sequence import TaskSequence
 from bbb.studies.sequence_figure import sequence_figure
-from bbb.studies.sequence_matrix import Matrix, Tests, alone_accuracies, mean_matrix, measures, num_classes
+from bbb.studies.sequence_matrix import Matrix, Retests, alone_accuracies, mean_matrix, measures, num_classes
 from bbb.studies.table import Row, mean_and_error, summarise
 from bbb.system import write_aside, writing
 
 FILES = ("sequence.json", "sequence.md", "sequence.png")
 
 
-def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests: Tests) -> dict[str, Any]:
+def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests: Retests) -> dict[str, Any]:
     """Test the tasks of all complete chains, and sum up what they have learnt and forgotten.
 
     Args:
@@ -28,7 +28,7 @@ def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests
         Plain data: the configuration, and for each seed its runs, matrix and measures.
 
     Raises:
-        bbb.system.InputError: as :meth:`bbb.studies.sequence_matrix.Tests.matrix` does.
+        bbb.system.InputError: as :meth:`bbb.studies.sequence_matrix.Retests.matrix` does.
     """
     seeds: dict[str, Any] = {}
     for seed in whole_seeds(sequence, completed):
