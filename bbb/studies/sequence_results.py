@@ -81,12 +81,12 @@ def save_results(results: Mapping[str, Any], folder: Path, tables: str) -> list[
     """
     matrices: Sequence[Matrix] = [seed["accuracy"] for seed in results["seeds"].values()]
     averages = [[_mean(row[: t + 1]) for t, row in enumerate(matrix)] for matrix in matrices]
-    first = [[row[0] for row in matrix] for matrix in matrices]
+    first = [[_mean(row[:1]) for row in matrix] for matrix in matrices]
     mean, error = mean_and_error([each[-1] for each in averages])
     spread = f" ± {error:.2f}" if error is not None else ""
     num = f"{len(matrices)} seed{'s' * (len(matrices) > 1)}"
     title = f"{results['sequence']}: average {mean:.2f}{spread} % after the last task ({results['tested_on']}, {num})"
-    figure = sequence_figure(results["tasks"], _matrix(results), averages, first, title)  # type: ignore[arg-type]
+    figure = sequence_figure(results["tasks"], _matrix(results), averages, first, title)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in FILES]
