@@ -260,7 +260,7 @@ def test_nothing_to_resume_is_refused(in_tmp, capsys):
     assert line.startswith("error: resume=True: there is no unfinished run")
 
 
-TESTED_ELSEWHERE = "grid|reproduce|figures|runs|report|demo|prune|regression|bandit"
+TESTED_ELSEWHERE = "grid|sequence|reproduce|figures|runs|report|demo|prune|regression|yardstick|bandit"
 DOCUMENTED = [
     shlex.split(line)[2:]
     for line in documented_commands("experiment.py")
