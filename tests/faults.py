@@ -1056,6 +1056,48 @@ FAULTS = [
         "posinf=LARGE).min())",
         "studies/test_yardstick.py",
     ),
+    Fault(
+        "forgetting that is measured from the first score",
+        "studies/sequence_matrix.py",
+        "for row in matrix[j:-1] if (score := row[j]) is not None",
+        "for row in matrix[j : j + 1] if (score := row[j]) is not None",
+        "studies/test_sequence.py",
+    ),
+    Fault(
+        "tasks that all start from the first",
+        "studies/sequence.py",
+        "source = chain[-1] if chain else None",
+        "source = chain[0] if chain else None",
+        "studies/test_sequence.py",
+    ),
+    Fault(
+        "earlier heads that are forgotten",
+        "runs/assembly.py",
+        '        return (*about["kept_heads"], KeptHead(network.split_head()[1], task))',
+        "        return (KeptHead(network.split_head()[1], task),)",
+        "runs/test_heads.py",
+    ),
+    Fault(
+        "scores that are kept for other weights",
+        "studies/sequence_matrix.py",
+        'keys = [" ".join(map(str, (source_record(str(path))["sha256"], *task))) for path in paths]',
+        'keys = [" ".join(map(str, (path, *task))) for path in paths]',
+        "studies/test_sequence.py",
+    ),
+    Fault(
+        "changed weights of an earlier task that go unnoticed",
+        "studies/sequence.py",
+        "if is_source and checksums",
+        "if not is_source and checksums",
+        "studies/test_sequence.py",
+    ),
+    Fault(
+        "a permutation of its own for each image set",
+        "data/splits.py",
+        "generator=torch.Generator().manual_seed(seed))",
+        "generator=torch.Generator().manual_seed(seed + len(split)))",
+        "runs/test_heads.py",
+    ),
 ]
 
 
