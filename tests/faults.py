@@ -1030,7 +1030,7 @@ FAULTS = [
     ),
     Fault(
         "an ELBO of a mixture's first component alone",
-        "studies/yardstick.py",
+        "studies/yardstick_measures.py",
         "            total += share * gain.double().mean().item() / num",
         "            total += (share == shares[0]) * gain.double().mean().item() / num",
         "studies/test_yardstick.py",
@@ -1044,7 +1044,7 @@ FAULTS = [
     ),
     Fault(
         "a total variation that counts twice",
-        "studies/yardstick.py",
+        "studies/yardstick_measures.py",
         '"total_variation": 0.5 * (own - true)',
         '"total_variation": (own - true)',
         "studies/test_yardstick.py",

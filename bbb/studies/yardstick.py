@@ -1,6 +1,5 @@
 """The yardstick: how far families of posteriors are from the true one, on problems small enough to know it."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -8,21 +7,19 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from bbb.distributions import Mixture, WeightDistribution
+from bbb.distributions import Mixture
 from bbb.inference import LogJoint
 from bbb.networks import BayesianNetwork
 from bbb.studies.study import Results, Study
-from bbb.studies.table import mean_and_error
 from bbb.studies.yardstick_families import FAMILIES, HAS_DENSITY, copies, fit, laplace_outputs
 from bbb.studies.yardstick_figure import SHOWN, yardstick_figure
-from bbb.studies.yardstick_problems import Problem, in_gap, on_data, problems
+from bbb.studies.yardstick_measures import AT_ONCE, draws, elbo, predictions, scores
+from bbb.studies.yardstick_problems import Problem, problems
 from bbb.studies.yardstick_truth import TruthPlan, find_truth
 
 TRUTH = "truth"
 SEEDS = (1, 2, 3, 4, 5)
 MANY_FLOWS = 16
-AT_ONCE = 250  # draws
-RANKS = (0.05, 0.5, 0.95)  # of the bands in the figure
 FAST_TRUTH = TruthPlan(8, 30, 5, 10)
 FAST_FAMILIES = ("mean field", "4 planar", "inducing points", "ensemble")
 
@@ -84,7 +81,7 @@ class YardstickStudy(Study):
                 result = results[_part(name, family)]
                 for label, found in (("alone", result["each"]), ("mixed", [result["mixed"]])):
                     if found[0] is not None:
-                        rows.append({"problem": name, "family": family, "as": label, **_scores(problem, truth, found)})
+                        rows.append({"problem": name, "family": family, "as": label, **scores(problem, truth, found)})
         first = next(iter(self.problems.values()))
         bands = {TRUTH: results[_part(first.name, TRUTH)]["bands"]}
         bands |= {
@@ -137,7 +134,7 @@ class YardstickStudy(Study):
             "r_hat": truth.r_hat,
             "num_effective": truth.num_effective,
             "acceptance": truth.acceptance,
-            **_predictions(problem, truth.outputs, truth.test_outputs),
+            **predictions(problem, truth.outputs, truth.test_outputs),
         }
 
     def _measure(self, problem: Problem, target: LogJoint, network: BayesianNetwork, family: str) -> dict[str, Any]:
@@ -145,10 +142,10 @@ class YardstickStudy(Study):
             at = [problem.inputs, problem.test.images]
             drawn = [laplace_outputs(problem, network, x, self.num_draws, torch.Generator().manual_seed(7)) for x in at]
             (outputs, evidence), (test_outputs, _) = drawn
-            return {"evidence": evidence, **_predictions(problem, outputs, test_outputs)}
+            return {"evidence": evidence, **predictions(problem, outputs, test_outputs)}
         generator = torch.Generator().manual_seed(7)
         own = elbo(target, network.posterior, self.num_draws, generator) if network.posterior.has_density else None
-        w = _draws(network.posterior, self.num_draws, generator)
+        w = draws(network.posterior, self.num_draws, generator)
         return {"elbo": own, **self._from_weights(problem, target, w)}
 
     def _ensemble(self, problem: Problem, target: LogJoint, networks: Sequence[BayesianNetwork]) -> dict[str, Any]:
@@ -159,85 +156,7 @@ class YardstickStudy(Study):
     def _from_weights(self, problem: Problem, target: LogJoint, w: Tensor) -> dict[str, Any]:
         at = [target.network.normalization(x) for x in (problem.inputs, problem.test.images)]
         outputs = [torch.cat([target.outputs(part, x) for part in w.split(AT_ONCE)]) for x in at]
-        return _predictions(problem, *outputs)
-
-
-@torch.no_grad()
-def elbo(target: LogJoint, q: WeightDistribution, num_draws: int, generator: torch.Generator) -> float:
-    """Estimate the evidence lower bound in nats, of all examples; a mixture's from as many draws of each component.
-
-    Args:
-        target: the densities.
-        q: the posterior.
-        num_draws: S.
-        generator: source of the draws.
-    """
-    components = q.component_list if isinstance(q, Mixture) else [q]
-    shares = q.log_weights.exp().tolist() if isinstance(q, Mixture) else [1.0]
-    total, num = 0.0, math.ceil(num_draws / AT_ONCE / len(components))
-    for component, share in zip(components, shares, strict=True):
-        for _ in range(num):
-            w, _ = component.rsample_and_log_prob(AT_ONCE, generator)
-            gain = target.log_likelihood(w) + target.prior.log_prob(w) - q.log_prob(w)
-            total += share * gain.double().mean().item() / num
-    return total
-
-
-@torch.no_grad()
-def _draws(q: WeightDistribution, num: int, generator: torch.Generator) -> Tensor:
-    if q.is_certain:
-        return q.centre.detach().unsqueeze(0)
-    parts = [q.rsample_and_log_prob(AT_ONCE, generator)[0] for _ in range(math.ceil(num / AT_ONCE))]
-    return torch.cat(parts)[:num]
-
-
-@torch.no_grad()
-def _predictions(problem: Problem, outputs: Tensor, test_outputs: Tensor) -> dict[str, Any]:
-    """Summarise the outputs of draws ``(S, N, C)``: predictions, and scores of the test set, as plain data."""
-    y, probabilities = problem.test.labels, problem.probabilities(outputs)
-    summary: dict[str, Any] = {"probabilities": [[round(p, 5) for p in row] for row in probabilities.tolist()]}
-    if problem.noise_std is None:
-        of_test = problem.probabilities(test_outputs)
-        nll = -of_test.clamp(min=1e-30)[torch.arange(len(y)), y].log().mean().item()
-        confidence, correct = of_test.amax(1), of_test.argmax(1) == y
-        return summary | {
-            "nll": nll,
-            "error": 100.0 * (1.0 - correct.float().mean().item()),
-            "overconfidence": 100.0 * (confidence.mean() - correct.float().mean()).item(),
-        }
-    std, means = problem.noise_std, test_outputs[..., 0]
-    each = -0.5 * ((y - means) / std).square() - math.log(std) - 0.5 * math.log(2.0 * math.pi)
-    below = torch.special.ndtr((y - means) / std).mean(0)
-    function = outputs[..., 0]
-    deviation = function.std(0, correction=0)
-    ranks = torch.tensor(RANKS, dtype=function.dtype)
-    return summary | {
-        "nll": -(each.logsumexp(0) - math.log(len(each))).mean().item(),
-        "coverage": 100.0 * ((below > 0.05) & (below < 0.95)).float().mean().item(),
-        "std_on_data": deviation[on_data(problem)].mean().item(),
-        "std_in_gap": deviation[in_gap(problem)].mean().item(),
-        "bands": [[round(v, 4) for v in row] for row in function.quantile(ranks, dim=0).tolist()],
-    }
-
-
-def _scores(problem: Problem, truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Compare what seeds found with the truth: each measure as mean and standard error."""
-    evidence = 0.5 * (truth["evidence"][0] + truth["evidence"][1])
-    true = torch.tensor(truth["probabilities"])
-    measures: dict[str, list[float]] = {}
-    for one in found:
-        own = torch.tensor(one["probabilities"])
-        values = {"nats_to_evidence": None if one.get("elbo") is None else evidence - one["elbo"]}
-        values |= {"total_variation": 0.5 * (own - true).abs().sum(1).mean().item()}
-        if problem.noise_std is None:
-            values |= {"agreement": 100.0 * (own.argmax(1) == true.argmax(1)).float().mean().item()}
-        else:
-            values |= {key: one[key] / truth[key] for key in ("std_on_data", "std_in_gap")}
-        values |= {key: one[key] for key in ("nll", "error", "overconfidence", "coverage") if key in one}
-        for key, value in values.items():
-            if value is not None:
-                measures.setdefault(key, []).append(value)
-    return {key: [round(value or 0.0, 5) for value in mean_and_error(values)] for key, values in measures.items()}
+        return predictions(problem, *outputs)
 
 
 def _about(truth: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from bbb.inference import Rung
 from bbb.networks import num_weights
 from bbb.studies import YardstickStudy
 from bbb.studies import yardstick as module
-from bbb.studies.yardstick import elbo
 from bbb.studies.yardstick_families import FAMILIES, HAS_DENSITY, fit, laplace_outputs
+from bbb.studies.yardstick_measures import elbo, scores
 from bbb.studies.yardstick_problems import in_gap, on_data, problems
 from bbb.studies.yardstick_truth import TruthPlan, find_truth, mixing, refine
 from tests.tasks import random_gaussian, seeded
@@ -193,14 +193,14 @@ def test_measures_compare_with_the_truth():
     problem = SMALL["moons"]
     truth = {"evidence": [-31.0, -29.0], "probabilities": [[0.9, 0.1]] * 130}
     found = [{"elbo": -40.0, "probabilities": [[0.4, 0.6]] * 65 + [[0.9, 0.1]] * 65, "nll": 1.0}]
-    measures = module._scores(problem, truth, found)
+    measures = scores(problem, truth, found)
     assert measures["nats_to_evidence"] == [10.0, 0.0]
     assert measures["total_variation"][0] == pytest.approx(0.25)
     assert measures["agreement"][0] == pytest.approx(50.0)
     regression = SMALL["gap"]
     truth = {"evidence": [0.0, 0.0], "probabilities": [[1.0, 0.0]], "std_on_data": 0.1, "std_in_gap": 0.5}
     found = [{"elbo": 0.0, "probabilities": [[1.0, 0.0]], "std_on_data": 0.2, "std_in_gap": 0.25}]
-    measures = module._scores(regression, truth, found)
+    measures = scores(regression, truth, found)
     assert (measures["std_on_data"][0], measures["std_in_gap"][0]) == (2.0, 0.5)
 
 
