@@ -203,7 +203,8 @@ def _shape(todo: Sequence[Job], scheduler: str | None) -> tuple[int, int]:
     if scheduler is not None:
         return 0, 1
     threads = max(job.config["num_threads"] or 1 for job in todo)
-    num_ends = len({*todo} - {job.source for job in todo})  # of a chain of runs one can be made at a time
+    sources = {job.source for job in todo}
+    num_ends = sum(job not in sources for job in todo)  # of a chain of runs one can be made at a time
     num_workers = max(1, min(num_ends, num_cores() // threads))
     return num_workers, num_cores() // num_workers
 

@@ -204,6 +204,9 @@ def test_threads_and_workers_share_the_cores(monkeypatch):
     assert cluster._shape([job(num_threads=4)] * 20, None) == (2, 4)
     assert cluster._shape([job(num_threads=16)] * 20, None) == (1, 8)
     assert cluster._shape(jobs, "tcp://somewhere:8786") == (0, 1)
+    first = job(seed=1)
+    second = job(first, seed=2)
+    assert cluster._shape([first, second, job(second, seed=3)], None) == (1, 8)  # a chain, one after the other
 
 
 def start(*words, **kwargs):

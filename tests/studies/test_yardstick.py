@@ -119,6 +119,16 @@ def test_an_elbo_is_that_of_the_closed_form():
     kl_far = far.kl_divergence(gaussian_prior(dim, 1.0).double()).item()
     mixed = elbo(target, Mixture([q, far]), 20_000, seeded(1))
     assert mixed == pytest.approx(-0.5 * (kl + kl_far) + math.log(2.0), rel=1e-3)
+    near = Gaussian(q.mean.detach() * torch.where(torch.arange(dim) < 1, -8.0, 1.0), q.log_std.detach())
+    kl_near = near.kl_divergence(gaussian_prior(dim, 1.0).double()).item()
+    best = elbo(target, Mixture.weighted([q, near], [-kl, -kl_near]), 20_000, seeded(1))
+    assert best == pytest.approx(torch.tensor([-kl, -kl_near]).logsumexp(0).item(), abs=0.3)
+    assert best > elbo(target, Mixture([q, near]), 20_000, seeded(1)) - 0.05
+
+
+def test_components_over_other_weights_are_refused():
+    with pytest.raises(ValueError, match=r"components: must be over the same number of weights, not \[3, 4\]"):
+        Mixture([random_gaussian(1, 3), random_gaussian(1, 4)])
 
 
 def test_inducing_points_beat_the_mean_field():
