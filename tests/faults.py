@@ -847,10 +847,10 @@ FAULTS = [
     ),
     Fault(
         "pruned posteriors written whole",
-        "networks/weights_file.py",
-        "        tensors[KEPT] = pack(posterior.kept)",
-        "        tensors = {name: posterior.spread(value) for name, value in tensors.items()}\n"
-        "        tensors[KEPT] = pack(torch.ones_like(posterior.kept))",
+        "networks/held.py",
+        "        return {**posterior.base.state_dict(), KEPT: pack(posterior.kept)}",
+        "        whole = {name: posterior.spread(value) for name, value in posterior.base.state_dict().items()}\n"
+        "        return {**whole, KEPT: pack(torch.ones_like(posterior.kept))}",
         "networks/test_pruning.py",
     ),
     Fault(

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ class Retests:
             for t, score in zip(after, self._accuracies(run, paths[task], paths[first:], heads[task]), strict=True):
                 scores[t][task] = score
         return scores
+
+    def own(self, run: Run) -> float:
+        """Test a run that no task came before on its own task: the accuracy in %."""
+        path = run.folder / WEIGHTS
+        return self._accuracies(run, path, [path], 0)[0]
 
     def _accuracies(self, run: Run, own: Path, paths: Sequence[Path], head: int) -> list[float]:
         """Test on one task, with the noise of its run's own test, the posteriors of several."""
@@ -126,8 +131,3 @@ def _numbers(values: Any) -> list[float]:
 def num_classes(run: Run) -> int:
     """Count the classes of a run's task."""
     return load_weights(run.folder / WEIGHTS, network=run.config["network"])[0].architecture.num_outputs
-
-
-def alone_accuracies(completed: Mapping[Any, Run], jobs: Sequence[Any]) -> list[float]:
-    """Read the test accuracies of runs, in %."""
-    return [100.0 - completed[job].result["test_error"] for job in jobs]

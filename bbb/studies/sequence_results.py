@@ -9,7 +9,7 @@ from bbb.runs import Run, save_figure
 from bbb.studies.grid import FREE, Job
 from bbb.studies.sequence import TaskSequence
 from bbb.studies.sequence_figure import sequence_figure
-from bbb.studies.sequence_matrix import Matrix, Retests, alone_accuracies, mean_matrix, measures, num_classes
+from bbb.studies.sequence_matrix import Matrix, Retests, mean_matrix, measures, num_classes
 from bbb.studies.table import Row, mean_and_error, summarise
 from bbb.system import write_aside, writing
 
@@ -33,7 +33,7 @@ def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests
     seeds: dict[str, Any] = {}
     for seed in whole_seeds(sequence, completed):
         runs = [completed[job] for job in sequence.chains[seed]]
-        matrix, alone = tests.matrix(runs), alone_accuracies(completed, sequence.alone.get(seed, []))
+        matrix, alone = tests.matrix(runs), [tests.own(completed[job]) for job in sequence.alone.get(seed, [])]
         seeds[str(seed)] = {
             "runs": [str(run.folder) for run in runs],
             "seconds": [run.result["seconds"] for run in runs],

@@ -52,6 +52,21 @@ def test_a_sequence_is_made_of_runs_kept_heads_and_a_matrix_and_never_made_twice
     assert len(find_runs()) == 2
 
 
+def test_tasks_alone_are_tested_on_the_same_images_as_those_of_the_sequence(in_tmp, capsys):
+    """Of the first task from the second on: on held-out images with validation=True, else as its run was tested."""
+    words = ["sequence", "with", TWO, "prior=posterior", "head=fresh", "experiment_name=two", "alone=True", *SMALL]
+    found = {}
+    for on in (False, True):
+        command(*words, f"validation={on}")
+        record = json.loads((in_tmp / "results/two/sequence.json").read_text())
+        assert record["tested_on"] == ("held-out images" if on else "test set")
+        (found[on],) = record["seeds"]["1"]["alone"]
+        assert "forward_transfer" in record["seeds"]["1"]["measures"]
+    runs = {run.folder.parent.name: run for run in find_runs()}
+    assert found[False] == pytest.approx(100.0 - runs["alone2"].result["test_error"])
+    assert found[True] != found[False]
+
+
 def test_lost_weights_of_an_earlier_task_are_made_again_with_the_same_result(in_tmp, capsys):
     words = ["sequence", "with", TWO, "prior=posterior", "head=fresh", "experiment_name=two", *SMALL]
     command(*words)
