@@ -17,7 +17,7 @@ from bbb import runs
 from bbb.cli import session
 from bbb.data import Split
 from bbb.distributions import FlowedGaussian, FullGaussian, Gaussian, MatrixPlanarFlow, PlanarFlow, gaussian_prior
-from bbb.inference import Categorical, Plan, Streams, Training
+from bbb.inference import PLAIN, Categorical, Streams, Training
 from bbb.networks import MLP, initial_network
 from bbb.runs import Settings
 from bbb.studies import Job
@@ -29,23 +29,8 @@ TOY = MLP((12, 8, 3))
 THREE_CLASSES = Categorical(3)
 DEFAULT = yaml.safe_load((CONFIGS / "default.yaml").read_text())
 TINY = {"dataset": "digits8x8", "num_epochs": 2, "lr": 0.02, "num_hidden": 16, "num_layers": 1, "num_test_samples": 5}
-PLAN = Plan(
-    num_epochs=3,
-    steps_per_epoch=1,
-    batch_size=10,
-    num_samples=1,
-    num_validation_samples=2,
-    lr=0.01,
-    lr_schedule="constant",
-    optimizer="adam",
-    beta_type="standard",
-    temperature=1.0,
-    input_dropout=0.0,
-    input_shift=0,
-    estimator="weights",
-    noise_reuse=16,
-    precision="float32",
-    cuda_graph=False,
+PLAN = dataclasses.replace(
+    PLAIN, num_epochs=3, batch_size=10, num_validation_samples=2, lr=0.01, lr_schedule="constant"
 )
 
 
@@ -192,6 +177,26 @@ def random_flowed(seed, dim=7, num_flows=16, flow="planar"):
     dims = [dim - 3, 3] if dim > 3 else [dim]
     flows = [random_flow(seed + 10 * i, block, num_flows, flow) for i, block in enumerate(dims, start=1)]
     return FlowedGaussian(random_gaussian(seed, dim), flows, dims)
+
+
+class _Function(torch.nn.Module):
+    def __init__(self, q, call):
+        super().__init__()
+        self.q, self.call = q, call
+
+    def forward(self):
+        return self.call(self.q)
+
+
+def passes_gradcheck(q, call):
+    """Tell whether what ``call`` makes of a distribution has the gradients of finite differences, in all parameters."""
+    function = _Function(q, call)
+    names, values = [f"q.{name}" for name, _ in q.named_parameters()], [*q.parameters()]
+
+    def evaluate(*values):
+        return torch.func.functional_call(function, dict(zip(names, values, strict=True)), ())
+
+    return not values or torch.autograd.gradcheck(evaluate, values, fast_mode=True)
 
 
 SMALL = ["dataset=digits8x8", "num_epochs=1", "num_hidden=8", "num_test_samples=3", "num_threads=1"]

@@ -39,6 +39,7 @@ from .scores import mixture as mixture
 from .scores import regression_scores as regression_scores
 from .scores import reliability as reliability
 from .scores import split_entropy as split_entropy
+from .step import PLAIN as PLAIN
 from .step import DivergedError as DivergedError
 from .step import Plan as Plan
 from .step import Step as Step

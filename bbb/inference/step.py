@@ -56,6 +56,26 @@ class Plan:
     cuda_graph: bool
 
 
+PLAIN = Plan(  # as configs/default.yaml says, for one epoch
+    num_epochs=1,
+    steps_per_epoch=1,
+    batch_size=128,
+    num_samples=1,
+    num_validation_samples=5,
+    lr=0.001,
+    lr_schedule="cosine",
+    optimizer="adam",
+    beta_type="standard",
+    temperature=1.0,
+    input_dropout=0.0,
+    input_shift=0,
+    estimator="weights",
+    noise_reuse=16,
+    precision="float32",
+    cuda_graph=False,
+)
+
+
 class DivergedError(InputError):
     """The loss became NaN or infinite."""
 

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from bbb.data import Normalization, Split, as_split, as_tensor, check_alike, standardization
 from bbb.distributions import WeightDistribution, gaussian_prior
-from bbb.inference import Categorical, Epoch, Estimator, GaussianNoise, Likelihood, Plan, Streams, Training
+from bbb.inference import PLAIN, Categorical, Epoch, Estimator, GaussianNoise, Likelihood, Streams, Training
 from bbb.networks import Architecture, BayesianNetwork, ModuleArchitecture, initial_network, num_weights
 from bbb.runs.folders import CHECKPOINT, WEIGHTS
 from bbb.runs.posterior import Posterior, Prior
@@ -104,23 +105,15 @@ def fit(
         architecture = ModuleArchitecture(network, train.input_shape, likelihood.num_outputs, "module", deterministic)
     takes_bytes = train.images.dtype == torch.uint8
     start, p = _network_and_prior(architecture, train, prior, init_std, seed)
-    plan = Plan(
+    plan = replace(
+        PLAIN,
         num_epochs=num_epochs,
-        steps_per_epoch=1,
         batch_size=batch_size,
         num_samples=num_samples,
-        num_validation_samples=5,
         lr=lr,
-        lr_schedule="cosine",
-        optimizer="adam",
-        beta_type="standard",
         temperature=temperature,
-        input_dropout=0.0,
-        input_shift=0,
         estimator=estimator,
         noise_reuse=1,
-        precision="float32",
-        cuda_graph=False,
     )
     order, weights = (torch.Generator(where).manual_seed(seed + 1) for where in ("cpu", place))
     streams = Streams(order, weights, validation_seed=seed)

@@ -5,14 +5,14 @@ agent samples: it acts on the mean of a few draws, which is Thompson sampling fo
 section 5.3, arXiv 1505.05424). With a point in place of a posterior it is greedy, or epsilon-greedy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bbb.data import Split
 from bbb.distributions import NoiseTable, WeightDistribution, gaussian_prior
-from bbb.inference import GaussianNoise, Plan, Step
+from bbb.inference import PLAIN, GaussianNoise, Plan, Step
 from bbb.networks import BayesianNetwork, forward_drawn
 from bbb.studies.bandit import NUM_ACTIONS
 
@@ -127,21 +127,10 @@ class NetworkAgent:
 
 def _plan(learning: Learning) -> Plan:
     """Say what a step needs to know; what counts epochs is not used."""
-    return Plan(
-        num_epochs=1,
-        steps_per_epoch=1,
+    return replace(
+        PLAIN,
         batch_size=learning.batch_size,
-        num_samples=1,
-        num_validation_samples=1,
         lr=learning.lr,
         lr_schedule="constant",
-        optimizer="adam",
-        beta_type="standard",
-        temperature=1.0,
-        input_dropout=0.0,
-        input_shift=0,
-        estimator="weights",
         noise_reuse=learning.noise_reuse,
-        precision="float32",
-        cuda_graph=False,
     )

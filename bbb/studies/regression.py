@@ -6,7 +6,7 @@ Noise inside the sines makes y noisier where the curve is steep. The networks ha
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bbb.data import Split, standardization
 from bbb.distributions import Point, WeightDistribution, gaussian_prior
-from bbb.inference import GaussianNoise, Plan, Streams, Training, predict
+from bbb.inference import PLAIN, GaussianNoise, Plan, Streams, Training, predict
 from bbb.networks import MLP, BayesianNetwork, initial_network
 from bbb.runs import NumberPrediction
 from bbb.studies.regression_figure import regression_figure
@@ -170,23 +170,13 @@ class RegressionStudy(Study):
         return network, gaussian_prior(network.posterior.dim, candidate.prior_std or 1.0)
 
     def _plan(self, candidate: Candidate) -> Plan:
-        return Plan(
-            num_epochs=1,
+        return replace(
+            PLAIN,
             steps_per_epoch=self.num_passes * math.ceil(NUM_TRAIN / self.batch_size),
             batch_size=self.batch_size,
-            num_samples=1,
-            num_validation_samples=1,
             lr=candidate.lr,
-            lr_schedule="cosine",
-            optimizer="adam",
             beta_type="standard" if candidate.prior_std > 0.0 else "none",
-            temperature=1.0,
-            input_dropout=0.0,
-            input_shift=0,
             estimator="local" if candidate.kind == "bayes_by_backprop" else "weights",
-            noise_reuse=16,
-            precision="float32",
-            cuda_graph=False,
         )
 
 

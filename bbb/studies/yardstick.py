@@ -1,6 +1,7 @@
 """The yardstick: how far families of posteriors are from the true one, on problems small enough to know it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from bbb.distributions import Mixture
 from bbb.inference import LogJoint
 from bbb.networks import BayesianNetwork
 from bbb.studies.study import Results, Study
-from bbb.studies.yardstick_families import FAMILIES, HAS_DENSITY, copies, fit, laplace_outputs
+from bbb.studies.yardstick_families import FAMILIES, fit, fit_laplace, laplace_outputs
 from bbb.studies.yardstick_figure import SHOWN, yardstick_figure
 from bbb.studies.yardstick_measures import AT_ONCE, draws, elbo, predictions, scores
 from bbb.studies.yardstick_problems import Problem, problems
@@ -46,9 +47,9 @@ class YardstickStudy(Study):
         problem, family = self._of(part)
         shared: dict[str, Any] = {"problem": _as_config(problem)}
         if family == TRUTH:
-            return shared | {"truth": self.truth_plan.as_config()}
+            return shared | {"truth": asdict(self.truth_plan)}
         how = {"num_steps": self.num_steps, "num_samples": self.num_samples, "num_draws": self.num_draws}
-        return shared | {"family": self.families[family].as_config(), "seeds": [*self.seeds], **how}
+        return shared | {"family": asdict(self.families[family]), "seeds": [*self.seeds], **how}
 
     @property
     def parts(self) -> dict[str, int]:
@@ -67,8 +68,9 @@ class YardstickStudy(Study):
         target = problem.target()
         each = [self._measure(problem, target, network, family) for network in networks]
         mixed = None
-        if family in HAS_DENSITY:
-            mixed = self._measure(problem, target, networks[0].with_posterior(Mixture(copies(networks))), family)
+        if networks[0].posterior.has_density:
+            mixture = Mixture([network.posterior.frozen() for network in networks])
+            mixed = self._measure(problem, target, networks[0].with_posterior(mixture), family)
         elif family == "ensemble":
             mixed = self._ensemble(problem, target, networks)
         return {"each": each, "mixed": mixed}
@@ -139,10 +141,9 @@ class YardstickStudy(Study):
 
     def _measure(self, problem: Problem, target: LogJoint, network: BayesianNetwork, family: str) -> dict[str, Any]:
         if family == "Laplace":
-            at = [problem.inputs, problem.test.images]
-            drawn = [laplace_outputs(problem, network, x, self.num_draws, torch.Generator().manual_seed(7)) for x in at]
-            (outputs, evidence), (test_outputs, _) = drawn
-            return {"evidence": evidence, **predictions(problem, outputs, test_outputs)}
+            fitted, at = fit_laplace(problem, network), self._inputs(problem, target)
+            drawn = [laplace_outputs(fitted, x, self.num_draws, torch.Generator().manual_seed(7)) for x in at]
+            return {"evidence": fitted.log_marginal_likelihood().item(), **predictions(problem, *drawn)}
         generator = torch.Generator().manual_seed(7)
         own = elbo(target, network.posterior, self.num_draws, generator) if network.posterior.has_density else None
         w = draws(network.posterior, self.num_draws, generator)
@@ -154,9 +155,14 @@ class YardstickStudy(Study):
         return {"elbo": None, **self._from_weights(problem, target, w)}
 
     def _from_weights(self, problem: Problem, target: LogJoint, w: Tensor) -> dict[str, Any]:
-        at = [target.network.normalization(x) for x in (problem.inputs, problem.test.images)]
+        at = self._inputs(problem, target)
         outputs = [torch.cat([target.outputs(part, x) for part in w.split(AT_ONCE)]) for x in at]
         return predictions(problem, *outputs)
+
+    def _inputs(self, problem: Problem, target: LogJoint) -> tuple[Tensor, Tensor]:
+        """Normalise the inputs where predictions are compared, and those of the test set."""
+        normalize = target.network.normalization
+        return normalize(problem.inputs), normalize(problem.test.images)
 
 
 def _about(truth: Mapping[str, Any]) -> dict[str, Any]:

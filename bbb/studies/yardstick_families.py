@@ -1,11 +1,11 @@
 """The families of posteriors that are measured, and how each is fitted."""
 
-import copy
+import contextlib
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,12 @@ from bbb.distributions import (
     WeightDistribution,
     gaussian_prior,
 )
-from bbb.inference import Plan, Streams, Training
+from bbb.inference import PLAIN, Streams, Training
 from bbb.networks import BayesianNetwork
 from bbb.studies.yardstick_problems import ACTIVATIONS, Problem
+
+if TYPE_CHECKING:
+    from laplace.baselaplace import BaseLaplace
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,7 @@ class Family:
     num_flows: int = 0
     lr: float = 0.05
     init_std: float = 0.1
-    num_inducing: int | None = None
-
-    def as_config(self) -> dict[str, Any]:
-        """All fields that are set, as plain data."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+    num_inducing: int = 0
 
 
 FAMILIES: dict[str, Family] = {
@@ -57,7 +56,6 @@ FAMILIES: dict[str, Family] = {
     **{f"{count} matrix_planar": Family("matrix_planar", count) for count in (4, 16)},
     **{f"64 {flow}": Family(flow, 64) for flow in ("planar", "matrix_planar")},
 }
-HAS_DENSITY = [name for name, family in FAMILIES.items() if family.kind not in ("point", "laplace")]
 
 
 def fit(
@@ -76,7 +74,13 @@ def fit(
     network = _start(problem, family, torch.Generator().manual_seed(seed))
     prior = gaussian_prior(network.posterior.dim, problem.prior_std)
     streams = Streams(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(1000 + seed), seed)
-    plan = _plan(len(problem.train), num_steps, 1 if network.posterior.is_certain else num_samples, family.lr)
+    plan = replace(
+        PLAIN,
+        steps_per_epoch=num_steps,
+        batch_size=len(problem.train),
+        num_samples=1 if network.posterior.is_certain else num_samples,
+        lr=family.lr,
+    )
     training = Training(network, problem.likelihood, prior, problem.train, None, plan, streams)
     for _ in training.fit(lambda step, num_steps: on_step()):
         pass
@@ -95,9 +99,7 @@ def _start(problem: Problem, family: Family, generator: torch.Generator) -> Baye
     return network
 
 
-def _inducing(
-    problem: Problem, network: BayesianNetwork, num: int | None, generator: torch.Generator
-) -> WeightDistribution:
+def _inducing(problem: Problem, network: BayesianNetwork, num: int, generator: torch.Generator) -> WeightDistribution:
     """Start inducing points at examples; classes are numbers, 2 where an example is of a class and -2 elsewhere."""
     data = problem.train
     chosen = torch.randperm(len(data), generator=generator)[:num]
@@ -116,31 +118,8 @@ def _inducing(
     )
 
 
-def _plan(num_examples: int, num_steps: int, num_samples: int, lr: float) -> Plan:
-    return Plan(
-        num_epochs=1,
-        steps_per_epoch=num_steps,
-        batch_size=num_examples,
-        num_samples=num_samples,
-        num_validation_samples=1,
-        lr=lr,
-        lr_schedule="cosine",
-        optimizer="adam",
-        beta_type="standard",
-        temperature=1.0,
-        input_dropout=0.0,
-        input_shift=0,
-        estimator="weights",
-        noise_reuse=16,
-        precision="float32",
-        cuda_graph=False,
-    )
-
-
-def laplace_outputs(
-    problem: Problem, network: BayesianNetwork, inputs: Tensor, num: int, generator: torch.Generator
-) -> tuple[Tensor, float]:
-    """Draw outputs of the linearised Laplace approximation at a fitted point, by laplace-torch.
+def fit_laplace(problem: Problem, network: BayesianNetwork) -> "BaseLaplace":
+    """Fit the linearised Laplace approximation at a fitted point, by laplace-torch.
 
     Its covariance is the inverse of the whole generalised Gauss-Newton matrix (Daxberger et al. 2021, arXiv
     2106.14806).
@@ -148,15 +127,8 @@ def laplace_outputs(
     Args:
         problem: the problem.
         network: with a point.
-        inputs: raw, ``(N, P)``.
-        num: S, draws.
-        generator: source of the draws.
-
-    Returns:
-        Outputs ``(S, N, C)``, and the approximation's log-evidence in nats, which is no bound.
     """
-    with warnings.catch_warnings():  # of laplace-torch's own dependencies
-        warnings.simplefilter("ignore")
+    with _quiet_laplace():
         from laplace import Laplace  # here, since it takes seconds to import
 
         module, layers = problem.module(), network.layers(network.posterior.centre.detach().unsqueeze(0))
@@ -174,10 +146,25 @@ def laplace_outputs(
         )
         pairs = torch.utils.data.TensorDataset(x, y.unsqueeze(1) if is_numbers else y)
         fitted.fit(torch.utils.data.DataLoader(pairs, batch_size=len(x)))
-        outputs = fitted.functional_samples(network.normalization(inputs), "glm", num, generator=generator)
-        return outputs.detach(), fitted.log_marginal_likelihood().item()
+    return fitted
 
 
-def copies(networks: list[BayesianNetwork]) -> list[WeightDistribution]:
-    """Copy the posteriors of networks, without gradients."""
-    return [copy.deepcopy(network.posterior).requires_grad_(False) for network in networks]
+def laplace_outputs(fitted: "BaseLaplace", x: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    """Draw outputs ``(S, N, C)`` of a Laplace approximation.
+
+    Args:
+        fitted: the approximation.
+        x: normalised inputs, ``(N, P)``.
+        num: S, draws.
+        generator: source of the draws.
+    """
+    with _quiet_laplace():
+        return fitted.functional_samples(x, "glm", num, generator=generator).detach()
+
+
+@contextlib.contextmanager
+def _quiet_laplace() -> Iterator[None]:
+    """Leave out the warnings of laplace-torch's own dependencies."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

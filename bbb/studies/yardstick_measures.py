@@ -61,26 +61,20 @@ def predictions(problem: Problem, outputs: Tensor, test_outputs: Tensor) -> dict
         outputs: of the network at the problem's inputs, ``(S, N, C)``.
         test_outputs: those at its test set.
     """
-    y, probabilities = problem.test.labels, problem.probabilities(outputs)
+    probabilities = problem.probabilities(outputs)
     summary: dict[str, Any] = {"probabilities": [[round(p, 5) for p in row] for row in probabilities.tolist()]}
+    likelihood = problem.likelihood
+    predictive = likelihood.mix(likelihood.predictive(test_outputs))
+    scored = likelihood.scores(predictive, problem.test.labels)
     if problem.noise_std is None:
-        of_test = problem.probabilities(test_outputs)
-        nll = -of_test.clamp(min=1e-30)[torch.arange(len(y)), y].log().mean().item()
-        confidence, correct = of_test.amax(1), of_test.argmax(1) == y
-        return summary | {
-            "nll": nll,
-            "error": 100.0 * (1.0 - correct.float().mean().item()),
-            "overconfidence": 100.0 * (confidence.mean() - correct.float().mean()).item(),
-        }
-    std, means = problem.noise_std, test_outputs[..., 0]
-    each = -0.5 * ((y - means) / std).square() - math.log(std) - 0.5 * math.log(2.0 * math.pi)
-    below = torch.special.ndtr((y - means) / std).mean(0)
+        accuracy, confidence = 100.0 - scored["error"], 100.0 * predictive.exp().amax(1).mean().item()
+        return summary | {"nll": scored["nll"], "error": scored["error"], "overconfidence": confidence - accuracy}
     function = outputs[..., 0]
     deviation = function.std(0, correction=0)
     ranks = torch.tensor(RANKS, dtype=function.dtype)
     return summary | {
-        "nll": -(each.logsumexp(0) - math.log(len(each))).mean().item(),
-        "coverage": 100.0 * ((below > 0.05) & (below < 0.95)).float().mean().item(),
+        "nll": scored["nll"],
+        "coverage": scored["coverage_90"],
         "std_on_data": deviation[on_data(problem)].mean().item(),
         "std_in_gap": deviation[in_gap(problem)].mean().item(),
         "bands": [[round(v, 4) for v in row] for row in function.quantile(ranks, dim=0).tolist()],

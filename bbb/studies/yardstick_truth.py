@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,10 +39,6 @@ class TruthPlan:
     def num_steps(self) -> int:
         """What a progress bar counts."""
         return 2 * (self.num_rungs - 1) + self.num_burn_in + self.num_draws
-
-    def as_config(self) -> dict[str, Any]:
-        """All fields, as plain data."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from bbb.distributions import (
     Stacked,
     join,
 )
-from tests.tasks import random_flowed, random_full, random_gaussian, seeded
+from tests.tasks import passes_gradcheck, random_flowed, random_full, random_gaussian, seeded
 
 MEMBERS = {  # made for D weights, in float64
     "Gaussian": lambda dim: random_gaussian(1, dim),
@@ -253,26 +253,8 @@ def test_gradients_pass_gradcheck(member):
     own = random_part(q, w).clone().requires_grad_()
     spread = q.spread if isinstance(q, Pruned) else torch.clone
     assert torch.autograd.gradcheck(lambda own: q.log_prob(spread(own)), (own,), fast_mode=True)
-    names, values = [f"q.{name}" for name, _ in q.named_parameters()], [*q.parameters()]
-    for call in (
-        lambda q: q.rsample_and_log_prob(2, seeded(3)),
-        lambda q: q.log_prob(w),
-    ):
-        function = _Function(q, call)
-
-        def evaluate(*values, function=function):
-            return torch.func.functional_call(function, dict(zip(names, values, strict=True)), ())
-
-        assert not values or torch.autograd.gradcheck(evaluate, values, fast_mode=True)
-
-
-class _Function(torch.nn.Module):
-    def __init__(self, q, call):
-        super().__init__()
-        self.q, self.call = q, call
-
-    def forward(self):
-        return self.call(self.q)
+    assert passes_gradcheck(q, lambda q: q.rsample_and_log_prob(2, seeded(3)))
+    assert passes_gradcheck(q, lambda q: q.log_prob(w))
 
 
 # What posteriors and priors are made into

@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbb.inference import Plan
+from bbb.inference import PLAIN, Plan
 from bbb.runs import KEYS, Settings, SettingsError
 from tests.tasks import CONFIGS, DEFAULT
 
@@ -16,6 +16,10 @@ NAMED = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "default"
 def test_default_has_every_key_and_is_accepted():
     assert DEFAULT.keys() == {*KEYS}
     Settings.from_config(DEFAULT)
+
+
+def test_the_plain_plan_is_that_of_default_yaml_for_one_epoch():
+    assert Settings.from_config({**DEFAULT, "num_epochs": 1}).subset(Plan) == PLAIN
 
 
 def test_every_key_is_explained_in_default_yaml():
