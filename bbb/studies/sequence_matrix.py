@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,20 @@ from bbb.studies.records import read_dictionary
 from bbb.system import write_aside, writing
 
 Matrix = list[list[float | None]]  # [t][j]: the accuracy in % of task j after task t; None where it was not tested
-MEASURES = ("average", "forgetting", "backward_transfer", "learning", "forward_transfer", "zero_shot")
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """A weights file, its checksum, and the number of earlier heads in it, which is the number of its own."""
+
+    path: Path
+    sha256: str
+    num_heads: int
+
+    @classmethod
+    def of(cls, run: Run) -> "_Weights":
+        path = run.folder / WEIGHTS
+        return cls(path, source_record(str(path))["sha256"], len(read_about(path).get("heads", [])))
 
 
 class Retests:
@@ -45,30 +59,29 @@ class Retests:
         Raises:
             bbb.system.InputError: data or weights cannot be read, or the scores cannot be written.
         """
-        paths = [run.folder / WEIGHTS for run in completed]
-        heads = [len(read_about(path).get("heads", [])) for path in paths]  # each task's own has this number
-        scores: Matrix = [[None] * len(paths) for _ in paths]
-        for task, run in enumerate(completed):
-            first = task - 1 if task > 0 and heads[task - 1] == heads[task] else task
-            after = range(first, len(paths))
-            for t, score in zip(after, self._accuracies(run, paths[task], paths[first:], heads[task]), strict=True):
+        weights = [_Weights.of(run) for run in completed]
+        scores: Matrix = [[None] * len(weights) for _ in weights]
+        for task, (run, own) in enumerate(zip(completed, weights, strict=True)):
+            first = task - 1 if task > 0 and weights[task - 1].num_heads == own.num_heads else task
+            after = range(first, len(weights))
+            for t, score in zip(after, self._accuracies(run, own, weights[first:]), strict=True):
                 scores[t][task] = score
         return scores
 
     def own(self, run: Run) -> float:
         """Test a run that no task came before on its own task: the accuracy in %."""
-        path = run.folder / WEIGHTS
-        return self._accuracies(run, path, [path], 0)[0]
+        weights = _Weights.of(run)
+        return self._accuracies(run, weights, [weights])[0]
 
-    def _accuracies(self, run: Run, own: Path, paths: Sequence[Path], head: int) -> list[float]:
+    def _accuracies(self, run: Run, own: "_Weights", later: Sequence["_Weights"]) -> list[float]:
         """Test on one task, with the noise of its run's own test, the posteriors of several."""
-        task = source_record(str(own))["sha256"], run.config["num_test_samples"], self.on_validation
-        keys = [" ".join(map(str, (source_record(str(path))["sha256"], *task))) for path in paths]
+        task = own.sha256, run.config["num_test_samples"], self.on_validation
+        keys = [" ".join(map(str, (weights.sha256, *task))) for weights in later]
         retest = None
-        for key, path in zip(keys, paths, strict=True):
+        for key, weights in zip(keys, later, strict=True):
             if not isinstance(self.kept.get(key), float):
-                retest = retest or open_retest(str(own), run.config, self.on_validation)
-                network, _ = load_weights(path, retest.device, run.config["network"], head)
+                retest = retest or open_retest(str(own.path), run.config, self.on_validation)
+                network, _ = load_weights(weights.path, retest.device, run.config["network"], own.num_heads)
                 self.kept[key] = 100.0 - retest.scores(network)["error"]
                 self.on_test()
         if retest is not None:
