@@ -477,8 +477,8 @@ FAULTS = [
     Fault(
         "a convolution's window of noise counts its outputs",
         "networks/local.py",
-        "layer.dim if layer.shares_weights else num_examples * num_outputs",
-        "num_examples * num_outputs",
+        "run.layer.dim if run.layer.shares_weights else num_examples * run.num_outputs for run",
+        "num_examples * run.num_outputs for run",
         "inference/test_local_gradient.py",
     ),
     Fault(
@@ -491,8 +491,8 @@ FAULTS = [
     Fault(
         "drawn weights' KL at log_std without the variance",
         "inference/drawn_gradient.py",
-        "addcmul_(self._variance, self._kl.precision * weight)",
-        "add_(self._kl.precision * weight)",
+        "addcmul_(self._variance, self._closed.precision * weight)",
+        "add_(self._closed.precision * weight)",
         "inference/test_drawn_gradient.py",
     ),
     Fault(
@@ -771,15 +771,15 @@ FAULTS = [
     Fault(
         "weights pruned by their mean alone",
         "distributions/pruned.py",
-        "return mean.abs().log() - log_std",
-        "return mean.abs().log()",
+        "else log_magnitude - q.log_std.detach().double()",
+        "else log_magnitude",
         "distributions/test_pruned.py",
     ),
     Fault(
         "weights pruned by their standard deviation alone",
         "distributions/pruned.py",
-        "return mean.abs().log() - log_std",
-        "return -log_std",
+        "else log_magnitude - q.log_std.detach().double()",
+        "else -q.log_std.detach().double()",
         "distributions/test_pruned.py",
     ),
     Fault(
@@ -856,8 +856,8 @@ FAULTS = [
     Fault(
         "pruned posteriors tested with other draws",
         "runs/retest.py",
-        'draws = generator(self.settings, "evaluation", self.device)',
-        'draws = generator(self.settings, "validation", self.device)',
+        'draws, number = generator(self.settings, "evaluation", self.device)',
+        'draws, number = generator(self.settings, "validation", self.device)',
         "cli/test_prune.py",
     ),
     Fault(
@@ -1080,8 +1080,8 @@ FAULTS = [
     Fault(
         "scores that are kept for other weights",
         "studies/sequence_matrix.py",
-        'keys = [" ".join(map(str, (source_record(str(path))["sha256"], *task))) for path in paths]',
-        'keys = [" ".join(map(str, (path, *task))) for path in paths]',
+        'keys = [" ".join(map(str, (weights.sha256, *task))) for weights in later]',
+        'keys = [" ".join(map(str, (weights.path, *task))) for weights in later]',
         "studies/test_sequence.py",
     ),
     Fault(
