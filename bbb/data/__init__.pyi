@@ -16,7 +16,9 @@ from .splits import num_batches as num_batches
 from .splits import permute as permute
 from .splits import rotate as rotate
 from .splits import select as select
+from .splits import set_aside as set_aside
 from .splits import subsample as subsample
+from .splits import unite as unite
 from .transforms import Normalization as Normalization
 from .transforms import drop_pixels as drop_pixels
 from .transforms import rotate_images as rotate_images

@@ -105,6 +105,49 @@ def permute(split: Split, seed: int | None) -> Split:
     return Split(split.images[:, order], split.labels, split.input_shape)
 
 
+def set_aside(split: Split, num: int, generator: torch.Generator) -> tuple[Split, Split]:
+    """Take a random coreset out of a split: few examples that stand for a task later (Nguyen et al. 2018).
+
+    Args:
+        split: the examples.
+        num: of the coreset.
+        generator: source of the choice, on the CPU.
+
+    Returns:
+        The coreset, and all other examples.
+
+    Raises:
+        DataError: nothing would be left.
+    """
+    if num >= len(split):
+        raise DataError(f"coreset={num}: leaves none of {len(split)} examples to train on; use fewer")
+    order = torch.randperm(len(split), generator=generator)
+    return split[order[:num]], split[order[num:]]
+
+
+def unite(splits: Sequence[Split], offsets: Sequence[int]) -> Split:
+    """Make one split of the examples of several.
+
+    Args:
+        splits: inputs of one shape and type, with classes.
+        offsets: added to the classes of each.
+
+    Raises:
+        DataError: the inputs differ, or the labels are numbers.
+    """
+    first = splits[0]
+    for number, split in enumerate(splits, start=1):
+        if split.input_shape != first.input_shape or split.images.dtype != first.images.dtype:
+            raise DataError(
+                f"union: {number}: has inputs of shape {split.input_shape} as {split.images.dtype}, the first task "
+                f"has {first.input_shape} as {first.images.dtype}; they must be alike"
+            )
+        if not split.has_classes:
+            raise DataError(f"union: {number}: has numbers for labels; only classes can be united")
+    labels = [split.labels + offset for split, offset in zip(splits, offsets, strict=True)]
+    return Split(torch.cat([split.images for split in splits]), torch.cat(labels), first.input_shape)
+
+
 def check_shift(split: Split, pixels: int) -> None:
     """Refuse to move images by more than they have pixels, and examples that are not images.
 

@@ -25,6 +25,7 @@ from .kl_in_place import ClosedKL as ClosedKL
 from .kl_in_place import DrawnKL as DrawnKL
 from .kl_in_place import closed_kl as closed_kl
 from .kl_in_place import has_closed_kl as has_closed_kl
+from .laplace import Laplace as Laplace
 from .layer_stacks import Places as Places
 from .log_prior import LogPrior as LogPrior
 from .matrix_planar import MatrixPlanarFlow as MatrixPlanarFlow

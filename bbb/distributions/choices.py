@@ -3,5 +3,5 @@
 from typing import Literal
 
 FlowName = Literal["planar", "matrix_planar"]
-PosteriorName = Literal["gaussian", "point", "dropout"]
+PosteriorName = Literal["gaussian", "point", "dropout", "laplace"]
 PriorName = Literal["gaussian", "scale_mixture", "ard", "posterior", "pretrained"]

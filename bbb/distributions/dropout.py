@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bbb.distributions.base import WeightDistribution
 from bbb.distributions.choices import PosteriorName
+from bbb.distributions.laplace import Laplace
 from bbb.distributions.noise import NoiseSource, normal
 from bbb.distributions.point import Point
 from bbb.distributions.pruned import Pruned
@@ -77,4 +78,6 @@ def posterior_name(distribution: WeightDistribution) -> PosteriorName:
     base = distribution.base if isinstance(distribution, Pruned) else distribution
     if isinstance(base, Dropout):
         return "dropout"
+    if isinstance(base, Laplace):
+        return "laplace"
     return "point" if isinstance(base, Point) else "gaussian"

@@ -11,6 +11,7 @@ from bbb.distributions.base import WeightDistribution
 from bbb.distributions.dropout import Dropout
 from bbb.distributions.flowed import FlowedGaussian
 from bbb.distributions.gaussian import Gaussian
+from bbb.distributions.laplace import Laplace
 from bbb.distributions.noise import NoiseSource
 from bbb.distributions.point import Point
 from bbb.distributions.pruned import Pruned
@@ -55,7 +56,8 @@ def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistrib
     """Join copies of independent distributions over consecutive weights.
 
     Two Gaussians make one Gaussian, whose KL has a closed form. Two flowed Gaussians make one flowed Gaussian. Two
-    Gaussians of which one is pruned, or both, make one that is pruned. Two points make one.
+    Gaussians of which one is pruned, or both, make one that is pruned. Two points make one, and so do two Laplace
+    approximations.
     """
     if isinstance(first, Gaussian) and isinstance(second, Gaussian):
         return _join_gaussians(first, second)
@@ -64,6 +66,9 @@ def join(first: WeightDistribution, second: WeightDistribution) -> WeightDistrib
         return FlowedGaussian(_join_gaussians(first.base, second.base), flows, first.dims + second.dims)
     if type(first) is type(second) is Point:
         return Point(torch.cat([first.centre.detach(), second.centre.detach()], dim=-1))
+    if isinstance(first, Laplace) and isinstance(second, Laplace):
+        means, precisions = zip(*((part.mean.detach(), part.precision) for part in (first, second)), strict=True)
+        return Laplace(torch.cat(means), torch.cat(precisions))
     if isinstance(first, Pruned) or isinstance(second, Pruned):
         bases, masks = zip(*map(_base_and_mask, (first, second)), strict=True)
         if all(isinstance(base, Gaussian) for base in bases):

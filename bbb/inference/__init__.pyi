@@ -9,6 +9,8 @@ from .choices import LrSchedule as LrSchedule
 from .choices import OptimizerName as OptimizerName
 from .choices import Precision as Precision
 from .choices import Start as Start
+from .curvature import fisher_diagonal as fisher_diagonal
+from .curvature import measure_curvature as measure_curvature
 from .hmc import Chains as Chains
 from .hmc import DualAveraging as DualAveraging
 from .hmc import HMCPlan as HMCPlan

@@ -54,6 +54,18 @@ class Likelihood(nn.Module):
         """
         return -self.log_prob(outputs, y).sum(-1)
 
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw labels from p(y | outputs).
+
+        Args:
+            outputs: ``(B, C)``.
+            generator: source of the draws, on their device.
+
+        Returns:
+            ``(B, ...)``, as the labels of a data set.
+        """
+        raise NotImplementedError
+
     def total_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Sum over a minibatch what :meth:`mean_score` makes the score of, under each draw: ``(S,)``, or ``(S, R)``."""
         raise NotImplementedError
@@ -110,6 +122,9 @@ class Categorical(Likelihood):
         loss = F.cross_entropy(outputs.flatten(0, -2), y.flatten(), reduction="none")
         return loss.view(y.shape).sum(-1)
 
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.multinomial(outputs.softmax(-1), 1, generator=generator).squeeze(-1)
+
     def total_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         return (outputs.argmax(-1) == y).sum(-1)
 
@@ -161,6 +176,10 @@ class GaussianNoise(Likelihood):
     def log_prob(self, outputs: Tensor, y: Tensor) -> Tensor:
         z = (_like(y, outputs) - outputs) * torch.exp(-self.log_std)
         return (-0.5 * z.square() - self.log_std - 0.5 * LOG_2PI).sum(-1)
+
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(outputs.shape, generator=generator, dtype=outputs.dtype, device=outputs.device)
+        return outputs + self.log_std.detach().exp() * noise
 
     def total_score(self, outputs: Tensor, y: Tensor) -> Tensor:
         return (_like(y, outputs) - outputs).square().mean(-1).sum(-1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bbb.data import Split
-from bbb.distributions import FlowedGaussian, Gaussian, Pruned, WeightDistribution, join
+from bbb.distributions import FlowedGaussian, Gaussian, Laplace, Pruned, WeightDistribution, join
 from bbb.inference.choices import Start
 from bbb.inference.likelihood import Categorical, Likelihood
 from bbb.inference.predictive import OnImages, ignore, predict
@@ -60,13 +60,12 @@ def prepare(
         raise ValueError(f"start={start}: must be one of {', '.join(get_args(Start))}")
     prior: WeightDistribution
     posterior: WeightDistribution
-    if head_prior is None:
-        prior = source.posterior.widened(inflation, floor)
-        posterior = prior.frozen()
-    else:
-        hidden = source.split_head()[0].widened(inflation, floor)
-        prior = join(hidden, head_prior).requires_grad_(False)
-        posterior = join(hidden, _at_zero(fresh.split_head()[1]))
+    shared = source.posterior if head_prior is None else source.split_head()[0]
+    prior = shared.widened(inflation, floor)
+    posterior = shared.frozen() if isinstance(shared, Laplace) else prior.frozen()
+    if head_prior is not None:
+        prior = join(prior, head_prior).requires_grad_(False)
+        posterior = join(posterior, _at_zero(fresh.split_head()[1]))
     if start == "random":
         return _with_the_support_of(prior, fresh), prior
     if start == "narrow":
@@ -166,7 +165,7 @@ def _with_the_support_of(prior: WeightDistribution, fresh: BayesianNetwork) -> B
 def _at_zero(head: WeightDistribution) -> WeightDistribution:
     """Move a fresh head to mean zero, since training on few images would not remove the noise of random weights."""
     base = head.base if isinstance(head, FlowedGaussian) else head
-    if not isinstance(base, Gaussian):
+    if not isinstance(base, Gaussian | Laplace):
         raise ValueError(f"head: a {type(head).__name__} cannot be moved; it must be Gaussian, with flows or without")
     with torch.no_grad():
         base.mean.zero_()

@@ -10,6 +10,7 @@ from bbb.distributions import (
     Dropout,
     FlowName,
     Gaussian,
+    Laplace,
     Point,
     PosteriorName,
     Pruned,
@@ -91,7 +92,7 @@ def _blank(
         return None
     layers, flow = architecture.layers, kind.flow or "planar"
     flow_parameters = num_flow_parameters([layer.matrix_shape for layer in layers], flow)
-    num_each = 2 if kind.posterior == "gaussian" else 1  # numbers for each weight
+    num_each = 2 if kind.posterior in ("gaussian", "laplace") else 1  # numbers for each weight
     needed = num_replicas * (num_each * num_weights(layers) + kind.num_flows * flow_parameters)
     dtype = _dtype(tensors)
     if sum(value.numel() for value in tensors.values()) < needed or dtype is None:
@@ -110,6 +111,8 @@ def _blank_pruned(
         return None
     mean, log_std = torch.zeros(2, int(kept.sum()))
     base: Gaussian | Point = Gaussian(mean, log_std) if kind.posterior == "gaussian" else Point(mean)
+    if kind.posterior == "laplace":
+        base = Laplace(mean)
     if kind.posterior == "dropout":
         unit, num_units = units_left(architecture.layers)
         base = Dropout(mean, kind.dropout, unit[kept], num_units)

@@ -12,6 +12,7 @@ from bbb.distributions import (
     FlowedGaussian,
     FlowName,
     Gaussian,
+    Laplace,
     Point,
     PosteriorName,
     WeightDistribution,
@@ -116,7 +117,7 @@ def initial_network(
         num_flows: K planar maps on the posterior of each layer; they start as the identity.
         flow: ``planar`` or ``matrix_planar``.
         normalization: what turns raw inputs into those of the network; by default that of pixels.
-        posterior: ``gaussian``, ``point`` or ``dropout``; the last two have no ``init_std`` and no flows.
+        posterior: ``gaussian``, ``point``, ``dropout`` or ``laplace``; only the first has ``init_std`` and flows.
         dropout: share of the hidden units that dropout drops.
 
     Raises:
@@ -129,6 +130,8 @@ def initial_network(
     mean = torch.cat(parts)
     if posterior == "point":
         return BayesianNetwork(architecture, Point(mean), normalization)
+    if posterior == "laplace":
+        return BayesianNetwork(architecture, Laplace(mean), normalization)
     if posterior == "dropout":
         return BayesianNetwork(architecture, Dropout(mean, dropout, *_units(layers, mean)), normalization)
     base = Gaussian(mean, torch.full_like(mean, math.log(init_std)))

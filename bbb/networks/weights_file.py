@@ -33,7 +33,7 @@ from bbb.system import InputError, write_aside
 FORMAT = "bbb-weights-2"  # an MLP on pixels
 FORMAT_3 = "bbb-weights-3"  # any network
 FORMAT_4 = "bbb-weights-4"  # any network, pruned: a bit for each weight, and the parameters of those that are kept
-FORMAT_5 = "bbb-weights-5"  # any network whose posterior is a point, with dropout or without, pruned or not
+FORMAT_5 = "bbb-weights-5"  # any network whose posterior is a point, perhaps with dropout or a curvature, pruned or not
 FORMAT_6 = "bbb-weights-6"  # any network, pruned or not, with the heads of earlier tasks
 FORMATS = (FORMAT, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6)
 MOST = 10_000_000  # inputs or outputs that a file may claim before anything is made for them
@@ -166,7 +166,8 @@ def _posterior_and_dropout(path: Path, about: Mapping[str, Any]) -> tuple[Poster
         return "gaussian", 0.0
     kind, dropout = about.get("posterior"), about.get("dropout", 0.0)
     is_possible = isinstance(dropout, float) and 0.0 <= dropout < 1.0 and not about["num_flows"]
-    if kind not in ("point", "dropout") or not is_possible or (kind == "dropout" and about["num_replicas"] != 1):
+    is_one = about["num_replicas"] == 1
+    if kind not in ("point", "dropout", "laplace") or not is_possible or not (is_one or kind == "point"):
         raise WeightsError(f"{path}: the layout in its metadata is damaged")
     return kind, dropout
 

@@ -1,9 +1,6 @@
 from .assembly import Assembly as Assembly
 from .assembly import Source as Source
-from .assembly import Task as Task
 from .assembly import assemble as assemble
-from .assembly import generator as generator
-from .assembly import load_task as load_task
 from .assembly import source_record as source_record
 from .checkpoint import StateError as StateError
 from .contents import checksums as checksums
@@ -59,5 +56,8 @@ from .settings import RESULTS as RESULTS
 from .settings import Settings as Settings
 from .settings import nearest as nearest
 from .settings import unknown_key as unknown_key
+from .streams import generator as generator
+from .tasks import Task as Task
+from .tasks import load_task as load_task
 from .wording import duration as duration
 from .wording import in_words as in_words

@@ -10,28 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from bbb.data import (
-    DataError,
-    Normalization,
-    Split,
-    check_shift,
-    data_root,
-    hold_out,
-    load,
-    permute,
-    rotate,
-    select,
-    standardization,
-    subsample,
-)
+from bbb.data import Normalization, Split, data_root, load, permute, rotate, select, standardization
 from bbb.distributions import (
     ARD,
     FlowedGaussian,
     FlowName,
     Gaussian,
+    Laplace,
     Point,
     Pruned,
     ScaleMixture,
@@ -58,22 +45,11 @@ from bbb.networks import (
 )
 from bbb.runs.contents import checksum
 from bbb.runs.folders import ResultsError, find_weights
-from bbb.runs.settings import Settings
+from bbb.runs.settings import TASK, Settings
+from bbb.runs.streams import generator, stream_seed
+from bbb.runs.tasks import Task, load_task
 from bbb.runs.tensorboard import check_tensorboard
 from bbb.system import DeviceError, memory
-
-_STREAMS = ("split", "fraction", "init", "order", "weights", "validation", "evaluation", "source", "inflation")
-_STREAMS_OF_SPLIT = ("split", "fraction")
-TASK = ("dataset", "classes", "rotation", "permutation")  # the keys of the task, in a weights file
-
-
-@dataclass(frozen=True)
-class Task:
-    """The data of an experiment, on its device."""
-
-    train: Split
-    validation: Split | None
-    test: Split
 
 
 @dataclass(frozen=True)
@@ -245,24 +221,6 @@ def assemble(settings: Settings, device: torch.device, started_with: Mapping[str
     return Assembly(*parts, source=source, record=record)
 
 
-def load_task(settings: Settings, device: torch.device) -> Task:
-    """Load the data, keep the wanted classes, hold out validation, then keep the wanted share of the training set.
-
-    Raises:
-        bbb.data.DataError: the data are missing or damaged, leave nothing to train on, or have no such labels.
-    """
-    train, test = load(settings.dataset, data_root(settings.data_dir))
-    if train.has_classes != (settings.likelihood == "categorical"):
-        kind, other = ("classes", "categorical") if train.has_classes else ("numbers", "gaussian")
-        raise DataError(f"likelihood={settings.likelihood}: dataset={settings.dataset} has {kind}; use {other}")
-    train, test = (rotate(select(split, settings.classes), settings.rotation) for split in (train, test))
-    train, test = (permute(split, settings.permutation) for split in (train, test))
-    check_shift(train, settings.input_shift)
-    train, validation = hold_out(train, settings.validation_fraction, generator(settings, "split"))
-    train = subsample(train, settings.fraction, generator(settings, "fraction"))
-    return Task(train.to(device), validation.to(device) if validation is not None else None, test.to(device))
-
-
 def source_record(pretrained: str) -> dict[str, str]:
     """Find the weights file that the key ``pretrained`` names: its path and its SHA-256.
 
@@ -274,19 +232,6 @@ def source_record(pretrained: str) -> dict[str, str]:
         return {"weights": str(path), "sha256": checksum(path)}
     except OSError as error:
         raise ResultsError(f"pretrained={pretrained!r}: cannot read {path} ({error.strerror})") from None
-
-
-def stream_seed(settings: Settings, stream: str, replica: int = 0) -> int:
-    """Derive the seed of one random stream, independent of the others; a replica has the stream of seed + replica."""
-    seed = settings.seed + replica
-    if stream in _STREAMS_OF_SPLIT and settings.split_seed is not None:
-        seed = settings.split_seed
-    return int(np.random.SeedSequence([seed, _STREAMS.index(stream)]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def generator(settings: Settings, stream: str, device: torch.device | None = None, replica: int = 0) -> torch.Generator:
-    """Create the generator of one random stream, on a device, or on the CPU."""
-    return torch.Generator(device or torch.device("cpu")).manual_seed(stream_seed(settings, stream, replica))
 
 
 def _load_source(settings: Settings, device: torch.device, record: dict[str, str]) -> Source:
@@ -319,7 +264,10 @@ def _check_kind(settings: Settings, path: Path, posterior: WeightDistribution) -
         bbb.networks.WeightsError: the message says what to use.
     """
     kind = posterior_name(posterior)
-    if settings.prior == "posterior" and not posterior.has_density:
+    if kind == "laplace" and (not isinstance(posterior, Laplace) or not posterior.is_measured):
+        cause = "is pruned" if isinstance(posterior, Pruned) else "has precisions that are not above 0"
+        raise WeightsError(f"{path}: holds a Laplace approximation that {cause}; use one that a run has written")
+    if settings.prior == "posterior" and not posterior.has_density and kind != "laplace":
         raise WeightsError(
             f"{path}: holds posterior={kind}, which has no variances and is no prior; use prior=pretrained, which "
             "centres a Gaussian prior at its weights"
@@ -402,7 +350,7 @@ def _num_outputs(settings: Settings, task: Task) -> int:
     """Read from the labels how many outputs the network must have."""
     if settings.likelihood == "gaussian":
         return 1 if task.train.labels.ndim == 1 else task.train.labels.shape[1]
-    if settings.classes is not None:
+    if settings.classes is not None and settings.union is None:
         return len(settings.classes)
     held_out = [task.validation.labels] if task.validation is not None else []
     return int(max(labels.max() for labels in (task.train.labels, task.test.labels, *held_out))) + 1

@@ -24,6 +24,7 @@ from bbb.inference import (
     Training,
     choose_inflation,
     elbo,
+    measure_curvature,
     num_distinct,
     predict,
     predict_with_centre,
@@ -35,6 +36,7 @@ from bbb.runs.findings import find, write_findings
 from bbb.runs.folders import FINDINGS, RESUMABLE, WEIGHTS
 from bbb.runs.plotting import training_curves
 from bbb.runs.progress import Progress
+from bbb.runs.settings import Settings
 from bbb.runs.tensorboard import open_board
 from bbb.system import ALONE, Group, StoppedError, write_aside
 
@@ -148,6 +150,9 @@ def run(
         history = progress.train(after_epoch, stoppable(on_step))
         if not is_first:
             return None
+        if settings.posterior == "laplace":
+            draws = assembly.generator("curvature", assembly.device)
+            measure_curvature(network, likelihood, prior, task.train, draws)
         count = _Count(_num_evaluated(assembly, network), on_test, should_stop, folder)
         result, predicted = _evaluate(assembly, network, likelihood, prior, history, count)
         if settings.prior == "posterior":
@@ -239,15 +244,22 @@ def _save_result(
     result: Result,
 ) -> None:
     settings = assembly.settings
-    about: dict[str, Any] = {"dataset": settings.dataset, "rotation": settings.rotation, "source": assembly.record}
-    about |= {"permutation": settings.permutation} if settings.permutation is not None else {}
-    about["classes"] = list(settings.classes) if settings.classes is not None else None
+    about = {**_about(settings), "source": assembly.record}
     about |= {"score": likelihood.score, "takes_bytes": assembly.task.train.images.dtype == torch.uint8}
     learnt, shape = dict(likelihood.named_parameters()), assembly.task.train.input_shape
     save_weights(folder / WEIGHTS, network, about, learnt, shape, assembly.kept_heads())
     score = f"RMSE {result.test_rmse:.4g}" if result.test_error is None else f"error {result.test_error:.2f} %"
     title = f"{settings.experiment_name}: test {score}, NLL {result.test_nll:.4f}"
     save_figure(folder / "training.png", training_curves(history, title, result.as_dict()))
+
+
+def _about(settings: Settings) -> dict[str, Any]:
+    """Describe the task for a weights file; a union of tasks has no test set of its own to be found again."""
+    if settings.union is not None:
+        return {"union": list(settings.union)}
+    about: dict[str, Any] = {"dataset": settings.dataset, "rotation": settings.rotation}
+    about |= {"permutation": settings.permutation} if settings.permutation is not None else {}
+    return {**about, "classes": list(settings.classes) if settings.classes is not None else None}
 
 
 def _streams(assembly: Assembly) -> list[Streams]:

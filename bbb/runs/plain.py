@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import yaml
 from bbb.system import InputError
 
 TASKS = "tasks"  # the key of a sequence that holds a list of the keys that differ
+UNION = "union"  # the key of a run that holds a list of tasks to train on at once
+_LISTS_OF_TASKS = (TASKS, UNION)
 ALIASES: dict[str, str] = {"digits": "classes"}  # other names of keys
 _SINCE = {  # keys that older configurations do not hold, and what was done without them
     "tensorboard": False,
@@ -25,6 +27,8 @@ _SINCE = {  # keys that older configurations do not hold, and what was done with
     "posterior": "gaussian",
     "dropout": 0.5,
     "permutation": None,
+    "union": None,
+    "coreset": 0,
 }
 _OPTIONS_OF_OLD = ("resume",)  # keys that configurations held before they became options of a command
 
@@ -48,7 +52,7 @@ def load_file(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise SettingsError(f"{path}: must hold keys and values, as in configs/default.yaml")
     for key, value in config.items():
-        (check_tasks if key == TASKS else check_plain)(f"{path}: {key}", value)
+        _judge(key, value)(f"{path}: {key}", value)
     return {ALIASES.get(str(key), str(key)): value for key, value in config.items()}
 
 
@@ -92,7 +96,13 @@ def check_text(key: str, text: str) -> None:
     Raises:
         SettingsError: it is not plain.
     """
-    (check_tasks if key == TASKS else check_plain)(key, read_value(key, text))
+    value = read_value(key, text)
+    _judge(key, value)(key, value)
+
+
+def _judge(key: str, value: Any) -> Callable[[str, Any], None]:
+    is_list_of_tasks = key in _LISTS_OF_TASKS and not (key == UNION and value in (None, "null"))
+    return check_tasks if is_list_of_tasks else check_plain
 
 
 def read_value(key: str, text: str) -> Any:

@@ -12,10 +12,11 @@ from bbb import system
 from bbb.data import DataError, Split
 from bbb.inference import predict
 from bbb.networks import BayesianNetwork, WeightsError, read_about
-from bbb.runs.assembly import TASK, generator, load_task
 from bbb.runs.folders import find_runs, find_weights
 from bbb.runs.posterior import Posterior, load
-from bbb.runs.settings import Settings
+from bbb.runs.settings import TASK, Settings
+from bbb.runs.streams import generator
+from bbb.runs.tasks import load_task
 
 
 @dataclass(frozen=True)

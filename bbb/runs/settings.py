@@ -6,21 +6,33 @@ Defaults and explanations for users are in ``configs/default.yaml``, which has e
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from dataclasses import fields, replace
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic.fields import FieldInfo
 
 from bbb.data import NormalizationName
 from bbb.distributions import FlowName, PosteriorName, PriorName
 from bbb.inference import BetaType, Estimator, Head, LikelihoodName, LrSchedule, OptimizerName, Precision, Start
+from bbb.runs.key_types import (
+    RESULTS as RESULTS,
+)
+from bbb.runs.key_types import (
+    Std,
+    as_tasks,
+    as_tuple,
+    choice,
+    description,
+    distinct,
+    experiment_name,
+    integer,
+    number,
+)
 from bbb.runs.plain import ALIASES, TASKS, SettingsError
 
-RESULTS = "results"
+TASK = ("dataset", "classes", "rotation", "permutation")  # the keys of the task, in a weights file too
 NETWORK = r"^(mlp|lenet|.+\.py:[A-Za-z_]\w*)$"
-_RESERVED = re.compile(r"\d+|latest|\.{1,2}|_.*")
 
 
 def unknown_key(key: str) -> str:
@@ -37,58 +49,13 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(choices)}"
 
 
-def _experiment_name(name: str) -> str:
-    parts = name.removeprefix(f"{RESULTS}/").split("/")
-    if not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) for part in parts):
-        raise ValueError
-    if any(_RESERVED.fullmatch(part) for part in parts) or parts == [RESULTS]:
-        raise ValueError
-    return "/".join(parts)
-
-
-def _distinct(classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    if classes is not None and len(set(classes)) != len(classes):
-        raise ValueError
-    return classes
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _number(unit: str, **bounds: Any) -> Any:
-    return Field(description=f"a number {_range(bounds)} ({unit})", allow_inf_nan=False, **bounds)
-
-
-def _integer(unit: str, low: int, high: int) -> Any:
-    return Field(description=f"a whole number from {low} to {high} ({unit})", ge=low, le=high)
-
-
-def _description(annotated: Any) -> str:
-    """Read what is allowed from the ``Field`` among the annotations of a key."""
-    fields_of_key = (info for info in annotated.__metadata__ if isinstance(info, FieldInfo))
-    return next(info.description for info in fields_of_key if info.description is not None)
-
-
-def _range(bounds: Mapping[str, float]) -> str:
-    words = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
-    return " and ".join(f"{words[name]} {bound:g}" for name, bound in bounds.items())
-
-
-def _choice(names: Any) -> Any:
-    return Field(description=f"one of {', '.join(get_args(names))}")
-
-
-Std = Annotated[float, _number("a standard deviation", ge=1e-6, le=1e3)]
-
-
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"), kw_only=True)
 class Settings:
     """One experiment's configuration, checked."""
 
     experiment_name: Annotated[
         str,
-        AfterValidator(_experiment_name),
+        AfterValidator(experiment_name),
         Field(
             description="a name below results/ made of letters, digits, '.', '_', '-' and '/', no part of which is "
             "only digits, is '..' or 'latest', or starts with '_'"
@@ -105,50 +72,56 @@ class Settings:
     data_dir: Annotated[str | None, Field(description="a folder, or null for $BBB_DATA_DIR, else data", min_length=1)]
     classes: Annotated[
         Annotated[tuple[Annotated[int, Field(ge=0, le=9999)], ...], Field(min_length=2)] | None,
-        BeforeValidator(_as_tuple),
-        AfterValidator(_distinct),
+        BeforeValidator(as_tuple),
+        AfterValidator(distinct),
         Field(description="a list of at least two different classes, counted from 0, or null for all"),
     ]
-    normalization: Annotated[NormalizationName, _choice(NormalizationName)]
-    pixel_scale: Annotated[float, _number("grey levels", gt=0, le=1e6)]
-    rotation: Annotated[float, _number("degrees, counter-clockwise", ge=-360, le=360)]
+    normalization: Annotated[NormalizationName, choice(NormalizationName)]
+    pixel_scale: Annotated[float, number("grey levels", gt=0, le=1e6)]
+    rotation: Annotated[float, number("degrees, counter-clockwise", ge=-360, le=360)]
     permutation: Annotated[
         int | None, Field(description=f"a whole number from 0 to {2**32 - 1} (a seed), or null", ge=0, le=2**32 - 1)
     ]
-    fraction: Annotated[float, _number("share of the training set", gt=0, le=1)]
-    validation_fraction: Annotated[float, _number("share of the training set", ge=0, lt=1)]
+    fraction: Annotated[float, number("share of the training set", gt=0, le=1)]
+    union: Annotated[
+        Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] | None,
+        BeforeValidator(as_tasks),
+        Field(description="a list of tasks, as in [{'rotation': 0}, {'rotation': 90}], or null"),
+    ]
+    coreset: Annotated[int, integer("examples of a task", 0, 60_000)]
+    validation_fraction: Annotated[float, number("share of the training set", ge=0, lt=1)]
     network: Annotated[str, Field(description="mlp, lenet or FILE.py:FUNCTION", pattern=NETWORK)]
     deterministic: Annotated[
-        tuple[str, ...], BeforeValidator(_as_tuple), Field(description="a list of names of layers, perhaps empty")
+        tuple[str, ...], BeforeValidator(as_tuple), Field(description="a list of names of layers, perhaps empty")
     ]
-    num_layers: Annotated[int, _integer("hidden layers", 1, 32)]
-    num_hidden: Annotated[int, _integer("units a hidden layer", 1, 8192)]
-    num_flows: Annotated[int, _integer("planar flows on the posterior of each layer", 0, 256)]
-    flow: Annotated[FlowName, _choice(FlowName)]
-    num_replicas: Annotated[int, _integer("networks trained at once", 1, 1024)]
-    num_epochs: Annotated[int, _integer("epochs", 1, 1_000_000)]
-    steps_per_epoch: Annotated[int, _integer("training steps", 1, 1_000_000)]
-    batch_size: Annotated[int, _integer("images", 1, 60_000)]
-    num_samples: Annotated[int, _integer("draws of the weights", 1, 1024)]
-    num_validation_samples: Annotated[int, _integer("draws of the weights", 1, 10_000)]
-    num_test_samples: Annotated[int, _integer("draws of the weights", 1, 10_000)]
-    lr: Annotated[float, _number("learning rate", gt=0, le=100)]
-    lr_schedule: Annotated[LrSchedule, _choice(LrSchedule)]
-    optimizer: Annotated[OptimizerName, _choice(OptimizerName)]
-    likelihood: Annotated[LikelihoodName, _choice(LikelihoodName)]
-    noise_std: Annotated[float, _number("a standard deviation, in the units of y", gt=0, le=1e6)]
+    num_layers: Annotated[int, integer("hidden layers", 1, 32)]
+    num_hidden: Annotated[int, integer("units a hidden layer", 1, 8192)]
+    num_flows: Annotated[int, integer("planar flows on the posterior of each layer", 0, 256)]
+    flow: Annotated[FlowName, choice(FlowName)]
+    num_replicas: Annotated[int, integer("networks trained at once", 1, 1024)]
+    num_epochs: Annotated[int, integer("epochs", 1, 1_000_000)]
+    steps_per_epoch: Annotated[int, integer("training steps", 1, 1_000_000)]
+    batch_size: Annotated[int, integer("images", 1, 60_000)]
+    num_samples: Annotated[int, integer("draws of the weights", 1, 1024)]
+    num_validation_samples: Annotated[int, integer("draws of the weights", 1, 10_000)]
+    num_test_samples: Annotated[int, integer("draws of the weights", 1, 10_000)]
+    lr: Annotated[float, number("learning rate", gt=0, le=100)]
+    lr_schedule: Annotated[LrSchedule, choice(LrSchedule)]
+    optimizer: Annotated[OptimizerName, choice(OptimizerName)]
+    likelihood: Annotated[LikelihoodName, choice(LikelihoodName)]
+    noise_std: Annotated[float, number("a standard deviation, in the units of y", gt=0, le=1e6)]
     learn_noise: Annotated[bool, Field(description="True or False")]
-    beta_type: Annotated[BetaType, _choice(BetaType)]
-    temperature: Annotated[float, _number("1 is the ELBO", ge=0, le=1000)]
-    noise_reuse: Annotated[int, _integer("training steps that share a table of noise; 1: none", 1, 1024)]
-    input_dropout: Annotated[float, _number("share of pixels", ge=0, lt=1)]
-    input_shift: Annotated[int, _integer("pixels", 0, 32)]
-    estimator: Annotated[Estimator, _choice(Estimator)]
-    posterior: Annotated[PosteriorName, _choice(PosteriorName)]
-    dropout: Annotated[float, _number("share of the hidden units", ge=0, lt=1)]
-    prior: Annotated[PriorName, _choice(PriorName)]
+    beta_type: Annotated[BetaType, choice(BetaType)]
+    temperature: Annotated[float, number("1 is the ELBO", ge=0, le=1000)]
+    noise_reuse: Annotated[int, integer("training steps that share a table of noise; 1: none", 1, 1024)]
+    input_dropout: Annotated[float, number("share of pixels", ge=0, lt=1)]
+    input_shift: Annotated[int, integer("pixels", 0, 32)]
+    estimator: Annotated[Estimator, choice(Estimator)]
+    posterior: Annotated[PosteriorName, choice(PosteriorName)]
+    dropout: Annotated[float, number("share of the hidden units", ge=0, lt=1)]
+    prior: Annotated[PriorName, choice(PriorName)]
     prior_std: Std
-    prior_pi: Annotated[float, _number("probability of the wide component", gt=0, lt=1)]
+    prior_pi: Annotated[float, number("probability of the wide component", gt=0, lt=1)]
     prior_std1: Std
     prior_std2: Std
     init_std: Std
@@ -159,16 +132,16 @@ class Settings:
         Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)] | Literal["auto"],
         Field(description="a number from 1e-06 up to 1e+09 (factor on the variances), or auto"),
     ]
-    prior_floor: Annotated[float, _number("a standard deviation", ge=0, le=1e3)]
-    head: Annotated[Head, _choice(Head)]
-    start: Annotated[Start, _choice(Start)]
-    checkpoint_minutes: Annotated[float, _number("minutes", gt=0, le=1e6)]
+    prior_floor: Annotated[float, number("a standard deviation", ge=0, le=1e3)]
+    head: Annotated[Head, choice(Head)]
+    start: Annotated[Start, choice(Start)]
+    checkpoint_minutes: Annotated[float, number("minutes", gt=0, le=1e6)]
     device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
-    seed: Annotated[int, _integer("a seed", 0, 2**32 - 1)]
+    seed: Annotated[int, integer("a seed", 0, 2**32 - 1)]
     split_seed: Annotated[
         int | None, Field(description=f"a whole number from 0 to {2**32 - 1}, or null for the seed", ge=0, le=2**32 - 1)
     ]
-    precision: Annotated[Precision, _choice(Precision)]
+    precision: Annotated[Precision, choice(Precision)]
     cuda_graph: Annotated[bool, Field(description="True or False")]
     num_threads: Annotated[
         int | None, Field(description="a whole number from 1 to 1024 (threads), or null for all cores", ge=1, le=1024)
@@ -185,7 +158,9 @@ class Settings:
             raise ValueError(f"{key}: has no variances, which estimator=local needs; use estimator=weights")
         if self.num_samples > 1:
             raise ValueError(f"{key}: trains on one draw a step, not on num_samples={self.num_samples}; use 1")
-        if self.prior in ("ard", "posterior"):
+        if self.posterior == "laplace":
+            self._suits_a_curvature()
+        elif self.prior in ("ard", "posterior"):
             raise ValueError(
                 f"{key}: has no variances, which prior={self.prior} needs; use prior=gaussian, scale_mixture or "
                 "pretrained, or beta_type=none for no prior at all"
@@ -193,6 +168,37 @@ class Settings:
         if self.posterior == "dropout" and self.num_replicas > 1:
             raise ValueError(f"{key}: trains one network, not num_replicas={self.num_replicas}; use num_replicas=1")
         return self
+
+    def _suits_a_curvature(self) -> None:
+        key = "posterior='laplace'"
+        if self.prior in ("ard", "scale_mixture"):
+            raise ValueError(
+                f"{key}: adds the curvature of the likelihood to that of a Gaussian prior; prior={self.prior} is none; "
+                "use prior=gaussian, posterior or pretrained"
+            )
+        if self.num_replicas > 1:
+            raise ValueError(f"{key}: trains one network, not num_replicas={self.num_replicas}; use num_replicas=1")
+
+    @model_validator(mode="after")
+    def _is_a_union(self) -> "Settings":
+        for place, task in enumerate(self.union or (), start=1):
+            for key, value in task.items():
+                if key not in TASK:
+                    raise ValueError(f"union: {place}: {key}: must be one of {', '.join(TASK)}; give others outside")
+                if not type(self).accepts(key, value):
+                    raise ValueError(f"union: {place}: {key}={value!r}: must be {allowed_values(key)}")
+        if self.union is not None and self.pretrained is not None and self.head == "auto":
+            raise ValueError("head='auto': cannot tell whether a union has new classes; use head=keep or head=fresh")
+        if self.union is not None and self.likelihood != "categorical":
+            raise ValueError(f"union: is of classes, which likelihood={self.likelihood} does not have; use categorical")
+        return self
+
+    @property
+    def tasks(self) -> tuple["Settings", ...]:
+        """The settings of each task of a union; only these, where there is none."""
+        if self.union is None:
+            return (self,)
+        return tuple(replace(self, **{"union": None, **task}) for task in self.union)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":
@@ -264,7 +270,7 @@ class Settings:
         key = str(error["loc"][0])
         if key not in KEYS:
             return unknown_key(key)
-        allowed = _description(get_type_hints(cls, include_extras=True)[key])
+        allowed = allowed_values(key)
         if error["type"] == "missing":
             return f"{key}: missing; it must be {allowed}"
         value, hint = config[key], ""
@@ -281,3 +287,8 @@ class Settings:
 
 
 KEYS = tuple(field.name for field in fields(Settings))
+
+
+def allowed_values(key: str) -> str:
+    """Say what a key may be."""
+    return description(get_type_hints(Settings, include_extras=True)[key])

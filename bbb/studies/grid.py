@@ -5,6 +5,7 @@ Completed runs are found by their configuration, whatever their name. :mod:`bbb.
 
 import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,12 @@ def identity(config: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the values that identify a configuration: all keys but :data:`FREE` and ``pretrained``, a mere name."""
     compared = sorted(set(KEYS) - {*FREE, "pretrained"})
     values = [config.get(key) for key in compared]
-    return tuple(str([*value]) if isinstance(value, list | tuple | dict) else value for value in values)
+    return tuple(_comparable(value) for value in values)
+
+
+def _comparable(value: Any) -> Any:
+    """Turn lists of values and of tasks into texts, in which keys have one order."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | tuple | dict) else value
 
 
 def find_completed(jobs: Iterable[Job]) -> dict[Job, Run]:
