@@ -14,8 +14,8 @@ from bbb.cli.signals import into_a_pipe, stopped_by_signals
 
 UNITS = """Accuracies in %, the others in points: means over seeds, with standard errors. forgetting: the best accuracy
 of an earlier task minus the last; backward_transfer: the last minus that right after its training; learning: right
-after training; forward_transfer: the same minus that of the task trained alone; zero_shot: before training, above a
-guess."""
+after training; forward_transfer: the same minus that of the task trained alone; joint: the average of one training on
+all tasks at once; zero_shot: before training, above a guess."""
 
 
 @into_a_pipe()
@@ -24,7 +24,7 @@ def sequence(config: Mapping[str, Any], options: Options, entry: Path) -> None:
     """Train on tasks one after the other, test on all, and write the matrix of accuracies.
 
     Args:
-        config: the keys that the tasks share, ``tasks``, ``seeds``, ``alone`` and ``validation``.
+        config: the keys that the tasks share, ``tasks``, ``seeds``, ``alone``, ``joint`` and ``validation``.
         options: the command's options: the scheduler.
         entry: as in :func:`bbb.studies.make_runs`.
 

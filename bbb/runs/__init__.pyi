@@ -53,6 +53,7 @@ from .retest import Retest as Retest
 from .retest import open_retest as open_retest
 from .settings import KEYS as KEYS
 from .settings import RESULTS as RESULTS
+from .settings import TASK as TASK
 from .settings import Settings as Settings
 from .settings import nearest as nearest
 from .settings import unknown_key as unknown_key

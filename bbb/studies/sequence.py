@@ -10,12 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from bbb import runs, system
-from bbb.runs import ALIASES, KEYS, TASKS, WEIGHTS, Run, Settings, check_tasks, checksums, find_runs, unknown_key
+from bbb.runs import (
+    ALIASES,
+    KEYS,
+    TASK,
+    TASKS,
+    WEIGHTS,
+    Run,
+    Settings,
+    check_tasks,
+    checksums,
+    find_runs,
+    unknown_key,
+)
 from bbb.studies.grid import FREE, Job, identity
 from bbb.system import InputError
 
-_OF_THE_SEQUENCE = (*FREE, "seed", "pretrained", "prior", "likelihood")  # keys that no task has for itself
-_FLAGS = ("alone", "validation")
+_OF_THE_SEQUENCE = (
+    *FREE,
+    "seed",
+    "pretrained",
+    "prior",
+    "likelihood",
+    "union",
+    "coreset",
+)  # keys that no task has for itself
+_FLAGS = ("alone", "joint", "validation")
 OWN_KEYS = (TASKS, "seeds", *_FLAGS)  # keys that a sequence has, and a run has not
 
 
@@ -32,6 +52,9 @@ class TaskSequence:
         labels: what each task is, in a word or two.
         chains: for each seed the runs, each the source of the next.
         alone: for each seed the same tasks from the second on, without the tasks before; empty if not asked for.
+        joint: for each seed one run on all tasks at once; empty if not asked for.
+        refined: for each seed and task the posterior of the chain, trained further on the coresets of the tasks so far;
+            empty without coresets. No later task starts from it, so an example of a coreset counts once.
         on_validation: whether to test on what was held out of training.
     """
 
@@ -39,12 +62,20 @@ class TaskSequence:
     labels: tuple[str, ...]
     chains: Mapping[int, list[Job]]
     alone: Mapping[int, list[Job]]
+    joint: Mapping[int, Job]
+    refined: Mapping[int, list[Job]]
     on_validation: bool
 
     @property
     def jobs(self) -> list[Job]:
         """All runs, those of a chain in their order."""
-        return [job for jobs in (*self.chains.values(), *self.alone.values()) for job in jobs]
+        many = (*self.chains.values(), *self.alone.values(), *self.refined.values())
+        return [*(job for jobs in many for job in jobs), *self.joint.values()]
+
+    def jobs_of(self, seed: int) -> list[Job]:
+        """All runs of a seed."""
+        joint = [self.joint[seed]] if seed in self.joint else []
+        return [*self.chains[seed], *self.alone.get(seed, []), *self.refined.get(seed, []), *joint]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "TaskSequence":
@@ -52,7 +83,7 @@ class TaskSequence:
 
         Args:
             config: the keys that all tasks share, as for a run; ``tasks``, for each task the keys that differ; and
-                perhaps ``seeds``, ``alone`` and ``validation``. Under ``prior=posterior`` the first task, which has no
+                perhaps ``seeds``, ``alone``, ``joint`` and ``validation``. Under ``prior=posterior`` the first task, which has no
                 task before it, has ``prior=gaussian``, unless ``pretrained`` names its source.
 
         Raises:
@@ -65,11 +96,16 @@ class TaskSequence:
                 raise SequenceError(f"{flag}={config[flag]!r:.80}: must be True or False")
         base = {key: value for key, value in config.items() if key not in (*OWN_KEYS, "config_filename")}
         name = str(base["experiment_name"]).removeprefix(f"{runs.RESULTS}/")
+        chains = {seed: _chain(base, tasks, seed, name) for seed in seeds}
         return cls(
             name=name,
             labels=tuple(_label(task) for task in tasks),
-            chains={seed: _chain(base, tasks, seed, name) for seed in seeds},
+            chains=chains,
             alone={seed: _alone(base, tasks, seed, name) for seed in seeds} if config.get("alone") else {},
+            joint={seed: _joint(base, tasks, seed, name) for seed in seeds} if config.get("joint") else {},
+            refined={seed: _refined(base, tasks, chain, name) for seed, chain in chains.items()}
+            if base["coreset"]
+            else {},
             on_validation=bool(config.get("validation")),
         )
 
@@ -176,6 +212,38 @@ def _alone(base: Mapping[str, Any], tasks: list[dict[str, Any]], seed: int, name
     """List the runs of the tasks from the second on, as if each were the first."""
     numbered = [*enumerate(tasks, start=1)][1:]
     return [_job({**base, **task, **_without_source(base)}, f"{name}/alone{i}", seed) for i, task in numbered]
+
+
+def _joint(base: Mapping[str, Any], tasks: list[dict[str, Any]], seed: int, name: str) -> Job:
+    """Make the run on all tasks at once, which knows no order."""
+    union = _united(tasks, "joint=True")
+    return _job({**base, **_without_source(base), "union": union, "coreset": 0}, f"{name}/joint", seed)
+
+
+def _refined(base: Mapping[str, Any], tasks: list[dict[str, Any]], chain: list[Job], name: str) -> list[Job]:
+    """List the runs on the coresets of the tasks so far, each from the posterior of the last of these tasks."""
+    asked = f"coreset={base['coreset']}"
+    if base["head"] != "keep":
+        raise SequenceError(f"{asked}: needs one head for all tasks, which head={base['head']} does not give; use keep")
+    union = _united(tasks, asked)
+    refined = []
+    for number, source in enumerate(chain, start=1):
+        start = {"prior": base["prior"], "pretrained": source.config["experiment_name"]}
+        config = {**base, **start, "union": union[:number]}
+        refined.append(_job(config, f"{name}/coreset{number}", source.config["seed"], source))
+    return refined
+
+
+def _united(tasks: list[dict[str, Any]], asked: str) -> list[dict[str, Any]]:
+    """Return the tasks for one training on all of them."""
+    for number, task in enumerate(tasks, start=1):
+        other = next((key for key in task if key not in TASK), None)
+        if other is not None:
+            raise SequenceError(
+                f"{asked}: trains on several tasks at once, which may differ in {', '.join(TASK)}; task {number} has "
+                f"{other}={task[other]!r:.80}"
+            )
+    return tasks
 
 
 def _job(config: dict[str, Any], name: str, seed: int, source: Job | None = None) -> Job:

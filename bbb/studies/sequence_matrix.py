@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bbb.inference import error_rate
 from bbb.networks import load_weights, read_about
 from bbb.runs import WEIGHTS, Run, open_retest, source_record
 from bbb.studies.records import read_dictionary
@@ -47,11 +48,12 @@ class Retests:
         except ValueError:  # not there, or damaged
             self.kept = {}
 
-    def matrix(self, completed: Sequence[Run]) -> Matrix:
+    def matrix(self, completed: Sequence[Run], refined: Sequence[Run] = ()) -> Matrix:
         """Test each task after itself, after all later tasks, and, under the same head, after the task just before.
 
         Args:
             completed: the runs of a chain, in their order.
+            refined: for each, a run whose posterior is tested in place of its own; may be missing.
 
         Returns:
             The accuracies, in %.
@@ -60,11 +62,12 @@ class Retests:
             bbb.system.InputError: data or weights cannot be read, or the scores cannot be written.
         """
         weights = [_Weights.of(run) for run in completed]
+        tested = [_Weights.of(run) for run in refined] or weights
         scores: Matrix = [[None] * len(weights) for _ in weights]
         for task, (run, own) in enumerate(zip(completed, weights, strict=True)):
             first = task - 1 if task > 0 and weights[task - 1].num_heads == own.num_heads else task
             after = range(first, len(weights))
-            for t, score in zip(after, self._accuracies(run, own, weights[first:]), strict=True):
+            for t, score in zip(after, self._accuracies(run, own, tested[first:]), strict=True):
                 scores[t][task] = score
         return scores
 
@@ -73,16 +76,41 @@ class Retests:
         weights = _Weights.of(run)
         return self._accuracies(run, weights, [weights])[0]
 
-    def _accuracies(self, run: Run, own: "_Weights", later: Sequence["_Weights"]) -> list[float]:
-        """Test on one task, with the noise of its run's own test, the posteriors of several."""
+    def joint(self, run: Run, completed: Sequence[Run]) -> list[float]:
+        """Test a run on all tasks at once on each: the accuracies in %, where the task of an image is known.
+
+        Args:
+            run: of the union of the tasks.
+            completed: the runs of a chain, in their order, one for each task.
+        """
+        weights, first, found = _Weights.of(run), 0, []
+        for each in completed:
+            num = num_classes(each)
+            found += self._accuracies(each, _Weights.of(each), [weights], slice(first, first + num))
+            first += num if run.config["head"] == "fresh" else 0
+        return found
+
+    def _accuracies(
+        self, run: Run, own: "_Weights", later: Sequence["_Weights"], outputs: slice | None = None
+    ) -> list[float]:
+        """Test on one task, with the noise of its run's own test, the posteriors of several.
+
+        Args:
+            run: of the task.
+            own: its weights.
+            later: the posteriors.
+            outputs: those of the task in a network of several tasks; None for the head of the task.
+        """
         task = own.sha256, run.config["num_test_samples"], self.on_validation
         keys = [" ".join(map(str, (weights.sha256, *task))) for weights in later]
         retest = None
         for key, weights in zip(keys, later, strict=True):
             if not isinstance(self.kept.get(key), float):
                 retest = retest or open_retest(str(own.path), run.config, self.on_validation)
-                network, _ = load_weights(weights.path, retest.device, run.config["network"], own.num_heads)
-                self.kept[key] = 100.0 - retest.scores(network)["error"]
+                head = own.num_heads if outputs is None else None
+                network, _ = load_weights(weights.path, retest.device, run.config["network"], head)
+                predictive = retest.predictive(network)[:, outputs or slice(None)]
+                self.kept[key] = 100.0 - error_rate(predictive, retest.test.labels)
                 self.on_test()
         if retest is not None:
             with writing(self.path.parent):
@@ -91,7 +119,9 @@ class Retests:
         return [self.kept[key] for key in keys]
 
 
-def measures(matrix: Matrix, num_classes: Sequence[int], alone: Sequence[float] = ()) -> dict[str, float]:
+def measures(
+    matrix: Matrix, num_classes: Sequence[int], alone: Sequence[float] = (), joint: Sequence[float] = ()
+) -> dict[str, float]:
     r"""Sum a matrix of accuracies R up.
 
     With T tasks, counted from 1:
@@ -101,6 +131,7 @@ def measures(matrix: Matrix, num_classes: Sequence[int], alone: Sequence[float] 
     - backward transfer: the mean over j < T of R[T][j] - R[j][j] (Lopez-Paz and Ranzato 2017, arXiv 1706.08840);
     - learning: the mean of R[j][j], what each task reached when it was trained;
     - forward transfer: the mean over j > 1 of R[j][j] minus the accuracy of the same task trained alone;
+    - joint: the mean accuracy of one training on all tasks at once;
     - zero shot: the mean over j > 1 of R[j-1][j] minus that of a guess, where the head is the same; this is the
       forward transfer of Lopez-Paz and Ranzato.
 
@@ -108,6 +139,7 @@ def measures(matrix: Matrix, num_classes: Sequence[int], alone: Sequence[float] 
         matrix: R, in %.
         num_classes: of each task.
         alone: the accuracies of the tasks from the second on, trained alone; may be missing.
+        joint: the accuracies of all tasks, trained at once; may be missing.
 
     Returns:
         The measures that are defined, in % or points.
@@ -123,6 +155,8 @@ def measures(matrix: Matrix, num_classes: Sequence[int], alone: Sequence[float] 
     }
     if alone:
         found["forward_transfer"] = statistics.fmean(a - b for a, b in zip(learnt[1:], alone, strict=True))
+    if joint:
+        found["joint"] = statistics.fmean(joint)
     before = [matrix[j][j + 1] for j in others]
     if None not in before:
         guesses = (100.0 / num for num in num_classes[1:])

@@ -33,13 +33,16 @@ def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests
     seeds: dict[str, Any] = {}
     for seed in whole_seeds(sequence, completed):
         runs = [completed[job] for job in sequence.chains[seed]]
-        matrix, alone = tests.matrix(runs), [tests.own(completed[job]) for job in sequence.alone.get(seed, [])]
+        matrix = tests.matrix(runs, [completed[job] for job in sequence.refined.get(seed, [])])
+        alone = [tests.own(completed[job]) for job in sequence.alone.get(seed, [])]
+        joint = tests.joint(completed[sequence.joint[seed]], runs) if seed in sequence.joint else []
         seeds[str(seed)] = {
             "runs": [str(run.folder) for run in runs],
             "seconds": [run.result["seconds"] for run in runs],
             "accuracy": matrix,
             "alone": alone,
-            "measures": measures(matrix, [num_classes(run) for run in runs], alone),
+            "joint": joint,
+            "measures": measures(matrix, [num_classes(run) for run in runs], alone, joint),
         }
     jobs = next(iter(sequence.chains.values()))
     return {
@@ -53,11 +56,7 @@ def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests
 
 def whole_seeds(sequence: TaskSequence, completed: Mapping[Job, Run]) -> list[int]:
     """List the seeds all of whose runs are completed."""
-    return [
-        seed
-        for seed, chain in sequence.chains.items()
-        if all(job in completed for job in (*chain, *sequence.alone.get(seed, [])))
-    ]
+    return [seed for seed in sequence.chains if all(job in completed for job in sequence.jobs_of(seed))]
 
 
 def rows_of(results: Mapping[str, Any]) -> list[Row]:
