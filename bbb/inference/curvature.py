@@ -32,6 +32,9 @@ def fisher_diagonal(
 
     Returns:
         ``(D,)``, the expected second derivative of the negative log-likelihood for each weight.
+
+    Raises:
+        ValueError: the network runs one of its layers several times.
     """
     layers = network.architecture.layers
     weights = [
@@ -42,6 +45,8 @@ def fisher_diagonal(
         passed: list[tuple[int, Tensor, Tensor]] = []  # of each layer its number, its inputs and zeros on its outputs
 
         def apply(i: int, h: Tensor, passed: list[tuple[int, Tensor, Tensor]] = passed) -> Tensor:
+            if i in (number for number, _, _ in passed):
+                raise ValueError(f"layer {i}: runs more than once, so its squared gradients are not those of each run")
             outputs = layers[i].apply(h, *weights[i])
             passed.append((i, h.detach().clone(), torch.zeros_like(outputs, requires_grad=True)))
             return outputs + passed[-1][2]
@@ -51,7 +56,8 @@ def fisher_diagonal(
         nll = likelihood.nll(outputs.unsqueeze(0), labels).sum()
         grads = torch.autograd.grad(nll, [zeros for _, _, zeros in passed])
         for (i, h, _), grad in zip(passed, grads, strict=True):
-            for total, part in zip(sums[i], _squares(layers[i], *weights[i], h, grad), strict=True):
+            by_example = (value.unflatten(0, (len(images), -1)) for value in (h, grad))
+            for total, part in zip(sums[i], _squares(layers[i], *weights[i], *by_example), strict=True):
                 total += part
     return torch.cat([part.flatten() for pair in sums for part in pair])
 
@@ -89,19 +95,19 @@ def _squares(layer: Layer, kernel: Tensor, bias: Tensor | None, h: Tensor, grad:
         layer: the layer.
         kernel: its kernel.
         bias: its bias.
-        h: its inputs, ``(B, *in)``.
-        grad: the gradients at its outputs, ``(B, *out)``.
+        h: its inputs, ``(B, V, *in)``: V for each example.
+        grad: the gradients at its outputs, ``(B, V, *out)``.
     """
-    if isinstance(layer, Dense) and h.ndim == 2:  # each gradient is an outer product
-        squares = grad.square()
-        return [squares.T @ h.square()] + ([] if bias is None else [squares.sum(0)])
+    if isinstance(layer, Dense) and h.shape[1] == 1:  # each gradient is an outer product
+        squares = grad[:, 0].square()
+        return [squares.T @ h[:, 0].square()] + ([] if bias is None else [squares.sum(0)])
     parts = (kernel,) if bias is None else (kernel, bias)
 
     def run(x: Tensor) -> Callable[..., Tensor]:
-        return lambda kernel, bias=None: layer.apply(x.unsqueeze(0), kernel, bias)
+        return lambda kernel, bias=None: layer.apply(x, kernel, bias)
 
     def of_one(x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
         pull_back: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vjp(run(x), *parts)[1]
-        return pull_back(grad.unsqueeze(0))
+        return pull_back(grad)
 
     return [gradients.square().sum(0) for gradients in torch.func.vmap(of_one)(h, grad)]

@@ -31,11 +31,11 @@ from .records import read_json as read_json
 from .regression import RegressionStudy as RegressionStudy
 from .reproduction import figures_folder as figures_folder
 from .reproduction import plots as plots
-from .sequence import SequenceError as SequenceError
 from .sequence import TaskSequence as TaskSequence
-from .sequence import check_fit as check_fit
-from .sequence import check_unchanged as check_unchanged
 from .sequence import sequence_folder as sequence_folder
+from .sequence_checks import SequenceError as SequenceError
+from .sequence_checks import check_fit as check_fit
+from .sequence_checks import check_unchanged as check_unchanged
 from .sequence_matrix import Retests as Retests
 from .sequence_results import rows_of as rows_of
 from .sequence_results import save_results as save_results

@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 
-from bbb.networks import read_about
+from bbb.distributions import Laplace
+from bbb.networks import load_weights, read_about
 from bbb.runs import WEIGHTS, find_runs
 from tests.documentation import documented_commands
 from tests.tasks import command, refused
@@ -65,6 +66,40 @@ def test_tasks_alone_are_tested_on_the_same_images_as_those_of_the_sequence(in_t
     runs = {run.folder.parent.name: run for run in find_runs()}
     assert found[False] == pytest.approx(100.0 - runs["alone2"].result["test_error"])
     assert found[True] != found[False]
+
+
+def test_one_training_on_all_tasks_is_tested_on_each_among_its_own_classes(in_tmp):
+    words = ["sequence", "with", TWO, "prior=posterior", "head=fresh", "experiment_name=two", "joint=True", *SMALL]
+    command(*words, "num_epochs=4", "lr=0.01")
+    (seed,) = json.loads((in_tmp / "results/two/sequence.json").read_text())["seeds"].values()
+    (run,) = (run for run in find_runs() if run.folder.parent.name == "joint")
+    assert len(seed["joint"]) == 2
+    assert seed["measures"]["joint"] == pytest.approx(sum(seed["joint"]) / 2)
+    assert seed["measures"]["joint"] >= 100.0 - run.result["test_error"]  # which pair an image is of is known
+    assert min(seed["joint"]) > 60.0
+
+
+def test_coresets_are_trained_on_once_more_before_the_tests(in_tmp):
+    turned = "tasks=[{'rotation': 0}, {'rotation': 90}]"
+    words = ["sequence", "with", turned, "prior=posterior", "head=keep", "experiment_name=two", *SMALL]
+    command(*words, "coreset=50", "num_epochs=4", "lr=0.01")
+    (seed,) = json.loads((in_tmp / "results/two/sequence.json").read_text())["seeds"].values()
+    by_name = {run.folder.parent.name: run for run in find_runs()}
+    assert sorted(by_name) == ["coreset1", "coreset2", "task1", "task2"]
+    assert seed["accuracy"][0][0] == pytest.approx(100.0 - by_name["coreset1"].result["test_error"])
+    assert seed["accuracy"][0][0] != pytest.approx(100.0 - by_name["task1"].result["test_error"])
+
+
+def test_elastic_weight_consolidation_is_a_sequence_of_points_with_their_curvature(in_tmp):
+    words = ["sequence", "with", TWO, "prior=posterior", "posterior=laplace", "head=fresh", "experiment_name=two"]
+    command(*words, *SMALL)
+    (seed,) = json.loads((in_tmp / "results/two/sequence.json").read_text())["seeds"].values()
+    assert len(seed["accuracy"]) == 2
+    posterior = load_weights(in_tmp / "results/two/task2/1" / WEIGHTS)[0].posterior
+    assert isinstance(posterior, Laplace)
+    first = load_weights(in_tmp / "results/two/task1/1" / WEIGHTS)[0].split_head()[0]
+    second = load_weights(in_tmp / "results/two/task2/1" / WEIGHTS)[0].split_head()[0]
+    assert (second.precision >= first.precision * (1 - 1e-5)).all()  # what was known stays known
 
 
 def test_lost_weights_of_an_earlier_task_are_made_again_with_the_same_result(in_tmp, capsys):

@@ -34,6 +34,30 @@ def test_hold_out_parts_are_disjoint_and_complete():
     assert torch.cat([train.images, validation.images]).flatten().sort().values.tolist() == list(range(60))
 
 
+def test_a_coreset_and_the_rest_are_disjoint_and_complete():
+    split = split_of([0, 1] * 10)
+    coreset, rest = data.set_aside(split, 6, seeded(1))
+    assert (len(coreset), len(rest)) == (6, 14)
+    assert torch.equal(torch.cat([coreset.images, rest.images]).sort(0).values, split.images)
+    other = data.set_aside(split, 6, seeded(2))[0]
+    assert not torch.equal(other.images, coreset.images)
+    with pytest.raises(DataError, match="coreset=20: leaves none of 20 examples to train on; use fewer"):
+        data.set_aside(split, 20, seeded(1))
+
+
+def test_a_union_has_the_examples_of_all_with_the_classes_of_each():
+    first, second = split_of([0, 1]), split_of([1, 0, 1])
+    assert data.unite([first, second], [0, 0]).labels.tolist() == [0, 1, 1, 0, 1]
+    united = data.unite([first, second], [0, 2])
+    assert united.labels.tolist() == [0, 1, 3, 2, 3]
+    assert united.images.squeeze(1).tolist() == [0, 1, 0, 1, 2]
+    wide = Split(torch.zeros(2, 4, dtype=torch.uint8), torch.tensor([0, 1]))
+    numbers = Split(first.images, torch.tensor([0.5, 1.0]))
+    for other, line in ((wide, "union: 2: has inputs of shape"), (numbers, "union: 2: has numbers for labels")):
+        with pytest.raises(DataError, match=line):
+            data.unite([first, other], [0, 0])
+
+
 def test_nothing_held_out():
     split = split_of([0, 1])
     assert data.hold_out(split, 0.0, seeded()) == (split, None)

@@ -9,6 +9,7 @@ from bbb.distributions import (
     ARD,
     Dropout,
     Independent,
+    Laplace,
     NoiseTable,
     Point,
     Pruned,
@@ -38,12 +39,20 @@ def dropout(share=SHARE):
     return Dropout(point().mean.detach().clone(), share, UNIT, 3)
 
 
+def laplace(seed=1):
+    return Laplace(
+        point(seed).mean.detach().clone(), torch.rand(DIM, generator=seeded(seed), dtype=torch.float64) + 0.1
+    )
+
+
 MEMBERS = {
     "point": point,
     "replicas": lambda: Point.stacked([point(seed) for seed in (1, 2, 3)]),
     "dropout": dropout,
+    "laplace": laplace,
     "pruned point": lambda: Pruned.of(point(), KEPT),
     "pruned dropout": lambda: Pruned.of(dropout(), KEPT),
+    "pruned laplace": lambda: Pruned.of(laplace(), KEPT),
 }
 members = pytest.mark.parametrize("member", MEMBERS)
 
@@ -66,9 +75,10 @@ def test_there_is_no_density_and_no_prior(member):
     q = MEMBERS[member]()
     assert not q.has_density
     assert q.is_certain == ("dropout" not in member)
-    assert posterior_name(q) == ("dropout" if "dropout" in member else "point")
-    with pytest.raises(ValueError, match=r"a (Point|Dropout) has no variances to widen, so it is no prior"):
-        q.widened(2.0)
+    assert posterior_name(q) == next((name for name in ("dropout", "laplace") if name in member), "point")
+    if "laplace" not in member:
+        with pytest.raises(ValueError, match=r"a (Point|Dropout) has no variances to widen, so it is no prior"):
+            q.widened(2.0)
     assert random_gaussian(1).has_density
     assert not random_gaussian(1).is_certain
 
@@ -87,7 +97,7 @@ def test_frozen_and_narrowed_are_copies(member):
         )
 
 
-@pytest.mark.parametrize("member", ["point", "replicas", "pruned point"])
+@pytest.mark.parametrize("member", ["point", "replicas", "laplace", "pruned point", "pruned laplace"])
 def test_draws_of_a_point_are_the_mean(member):
     q = MEMBERS[member]()
     w, log_q = q.rsample_and_log_prob(3, seeded(1))
@@ -106,6 +116,24 @@ def test_a_point_is_split_and_joined():
     with pytest.raises(ValueError, match="a Dropout cannot be split"):
         dropout().split(3)
     assert isinstance(join(first, dropout()), Independent)
+
+
+def test_a_laplace_approximation_is_the_gaussian_of_its_precision_as_a_prior():
+    q = laplace()
+    for inflation, floor in ((1.0, 0.0), (3.0, 0.2)):
+        prior = q.widened(inflation, floor)
+        assert torch.equal(prior.mean, q.mean)
+        torch.testing.assert_close(torch.exp(2 * prior.log_std), inflation / q.precision + floor**2)
+        assert not any(parameter.requires_grad for parameter in prior.parameters())
+    assert torch.equal(MEMBERS["pruned laplace"]().widened().base.mean, q.mean[KEPT])
+    with pytest.raises(ValueError, match="precision: is not above 0 for all weights"):
+        Laplace(q.mean.detach()).widened()
+    with pytest.raises(ValueError, match="precision: has shape"):
+        Laplace(q.mean.detach(), torch.ones(2))
+    joined = join(*q.split(3))
+    assert isinstance(joined, Laplace)
+    assert torch.equal(joined.precision, q.precision)
+    assert torch.equal(joined.mean, q.mean)
 
 
 def test_replicas_are_the_points_that_were_stacked():

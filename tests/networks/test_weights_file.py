@@ -342,7 +342,7 @@ def test_an_mlp_on_pixels_is_written_as_it_always_was(tmp_path):
             assert {*file.keys()} == {*saved_network.posterior.state_dict()}
 
 
-POINTS = [("point", 0.0), ("dropout", 0.25)]
+POINTS = [("point", 0.0), ("dropout", 0.25), ("laplace", 0.0)]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6])
@@ -350,6 +350,8 @@ POINTS = [("point", 0.0), ("dropout", 0.25)]
 def test_points_and_dropout_survive_the_trip_pruned_and_whole(tmp_path, kind, dropout, share):
     for architecture in (TOY, lenet((1, 16, 16), 3)):
         written = initial_network(architecture, 0.1, seeded(2), posterior=kind, dropout=dropout).double()
+        if kind == "laplace":
+            written.posterior.precision.copy_(torch.rand(written.posterior.dim, generator=seeded(3)) + 0.1)
         if share:
             written = pruned_network(written, share)
         save_weights(tmp_path / "w", written)
@@ -358,6 +360,8 @@ def test_points_and_dropout_survive_the_trip_pruned_and_whole(tmp_path, kind, dr
         assert type(read.posterior) is type(written.posterior)
         draws = [n.posterior.rsample_and_log_prob(3, seeded(1))[0] for n in (written, read)]
         assert torch.equal(*draws)
+        states = [n.posterior.state_dict() for n in (written, read)]
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_replicas_of_a_point_survive_the_trip(tmp_path):
@@ -369,7 +373,8 @@ def test_replicas_of_a_point_survive_the_trip(tmp_path):
 @pytest.mark.parametrize(
     "metadata",
     [
-        {"posterior": "laplace"},
+        {"posterior": "hermite"},
+        {"posterior": "laplace", "num_replicas": 2},
         {"posterior": ["point"]},
         {"posterior": "dropout", "dropout": 1.0},
         {"posterior": "dropout", "dropout": "x"},

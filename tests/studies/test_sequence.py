@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 
+from bbb.data import Split
 from bbb.runs import WEIGHTS, Run
 from bbb.studies import grid, sequence_matrix
-from bbb.studies.sequence import SequenceError, TaskSequence, check_fit, check_unchanged
+from bbb.studies.sequence import TaskSequence
+from bbb.studies.sequence_checks import SequenceError, check_fit, check_unchanged
 from bbb.studies.sequence_matrix import Retests, mean_matrix, measures
 from tests.tasks import DEFAULT
 
@@ -41,6 +44,35 @@ def test_the_same_tasks_alone_start_from_nothing():
     }
 
 
+def test_all_tasks_at_once_are_one_run_for_each_seed():
+    made = sequence(joint=True, seeds=[3, 4])
+    assert [made.joint[seed].config["seed"] for seed in (3, 4)] == [3, 4]
+    config = made.joint[3].config
+    assert (config["union"], config["prior"], config["pretrained"], config["head"]) == (
+        PAIRS,
+        "gaussian",
+        None,
+        "fresh",
+    )
+    grid.check_configs(made.jobs)
+    assert made.joint[4] in made.jobs_of(4)
+    assert made.joint[4] not in made.jobs_of(3)
+    assert sequence().joint == {}
+
+
+def test_posteriors_are_refined_on_the_coresets_so_far_and_no_task_starts_from_a_refined_one():
+    turned = [{"rotation": 0.0}, {"rotation": 90.0}]
+    made = sequence(tasks=turned, head="keep", coreset=5)
+    refined = made.refined[1]
+    grid.check_configs(made.jobs)
+    assert [job.config["union"] for job in refined] == [turned[:1], turned]
+    assert [job.source for job in refined] == made.chains[1]
+    assert {(job.config["coreset"], job.config["prior"]) for job in refined} == {(5, "posterior")}
+    assert not {job.source for job in made.chains[1]} & {*refined}
+    assert all(job.config["union"] is None and job.config["coreset"] == 5 for job in made.chains[1])
+    assert sequence().refined == {}
+
+
 def test_a_source_from_outside_is_the_prior_of_the_first_task():
     first = sequence(pretrained="other").chains[1][0]
     assert (first.config["prior"], first.config["pretrained"]) == ("posterior", "other")
@@ -58,6 +90,12 @@ def test_a_source_from_outside_is_the_prior_of_the_first_task():
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: must be a list of different whole numbers"),
         ({"seeds": 3}, "seeds=3: must be a list of different whole numbers"),
         ({"alone": 1}, "alone=1: must be True or False"),
+        ({"joint": 0}, "joint=0: must be True or False"),
+        ({"coreset": 5}, "coreset=5: needs one head for all tasks, which head=fresh does not give; use keep"),
+        (
+            {"joint": True, "tasks": [{}, {"lr": 0.1}]},
+            "joint=True: trains on several .* task 2 has lr=0.1",
+        ),
     ],
 )
 def test_what_is_no_sequence_is_refused_in_one_line(changes, line):
@@ -96,7 +134,7 @@ def test_weights_that_changed_after_a_later_task_started_from_them_are_refused(i
     later.folder.mkdir(parents=True)
     (later.folder / "info.json").write_text(json.dumps({"source": source}))
     completed = {first: Run(folder, "COMPLETED", first.config, {})}
-    monkeypatch.setattr("bbb.studies.sequence.find_runs", lambda: [later])
+    monkeypatch.setattr("bbb.studies.sequence_checks.find_runs", lambda: [later])
     with pytest.raises(
         SequenceError, match=r"task1/1/weights.safetensors: has changed since .*task2/1 started from it"
     ):
@@ -108,7 +146,8 @@ MATRIX = [[99.0, 40.0, None], [99.5, 98.0, 55.0], [80.0, 96.0, 97.0]]
 
 
 def test_measures_are_those_of_the_publications():
-    found = measures(MATRIX, [2, 2, 2], alone=[98.5, 96.0])
+    found = measures(MATRIX, [2, 2, 2], alone=[98.5, 96.0], joint=[99.0, 98.0, 97.0])
+    assert found["joint"] == pytest.approx(98.0)
     assert found["average"] == pytest.approx((80 + 96 + 97) / 3)
     assert found["forgetting"] == pytest.approx(((99.5 - 80) + (98 - 96)) / 2)
     assert found["backward_transfer"] == pytest.approx(((80 - 99) + (96 - 98)) / 2)
@@ -119,6 +158,7 @@ def test_measures_are_those_of_the_publications():
     found = measures(own_heads, [2, 2])
     assert found["forgetting"] == pytest.approx(-0.5)
     assert "zero_shot" not in found
+    assert "joint" not in found
     assert "forward_transfer" not in found
 
 
@@ -138,9 +178,12 @@ def test_scores_are_computed_once_for_the_same_weights(in_tmp, monkeypatch):
     class Retest:
         device = None
 
-        def scores(self, network):
+        test = Split(torch.zeros(10, 1), torch.zeros(10, dtype=torch.int64))
+
+        def predictive(self, network):
             tested.append(network)
-            return {"error": 10.0 * len(tested)}
+            is_wrong = (torch.arange(10) < len(tested)).long()
+            return torch.nn.functional.one_hot(is_wrong, 2).double().log()
 
     monkeypatch.setattr(sequence_matrix, "open_retest", lambda *args: Retest())
     monkeypatch.setattr(sequence_matrix, "read_about", lambda path: {"heads": [0] * int(path.parent.name)})
