@@ -71,6 +71,11 @@ class WeightDistribution(nn.Module):
         return True
 
     @property
+    def makes_a_prior(self) -> bool:
+        """Whether it has variances, so that :meth:`widened` makes a prior of it."""
+        return True
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type of draws and densities."""
         return self._some_tensor().dtype

@@ -36,8 +36,8 @@ class Laplace(Point):
         self.register_buffer("precision", torch.zeros_like(mean) if precision is None else precision)
 
     @property
-    def is_measured(self) -> bool:
-        """Whether all precisions are above 0."""
+    def makes_a_prior(self) -> bool:
+        """Whether the precision was measured."""
         return bool((self.precision > 0.0).all())
 
     def gaussian(self) -> Gaussian:
@@ -46,7 +46,7 @@ class Laplace(Point):
         Raises:
             ValueError: the precision was not measured.
         """
-        if not self.is_measured:
+        if not self.makes_a_prior:
             raise ValueError("precision: is not above 0 for all weights; measure the curvature first")
         return Gaussian(self.mean.detach().clone(), -0.5 * self.precision.log())
 

@@ -52,6 +52,10 @@ class Point(WeightDistribution):
     def has_density(self) -> bool:
         return False
 
+    @property
+    def makes_a_prior(self) -> bool:
+        return False
+
     def rsample_and_log_prob(self, num_samples: int, noise: NoiseSource = None) -> tuple[Tensor, Tensor]:
         """Repeat the mean, without noise."""
         return self.mean.expand(num_samples, *self.shape), self.mean.new_zeros(num_samples, *self.shape[:-1])

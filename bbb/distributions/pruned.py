@@ -60,6 +60,10 @@ class Pruned(WeightDistribution):
         return self.base.dtype
 
     @property
+    def makes_a_prior(self) -> bool:
+        return self.base.makes_a_prior
+
+    @property
     def device(self) -> torch.device:
         return self.base.device
 

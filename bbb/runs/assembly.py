@@ -18,7 +18,6 @@ from bbb.distributions import (
     FlowedGaussian,
     FlowName,
     Gaussian,
-    Laplace,
     Point,
     Pruned,
     ScaleMixture,
@@ -264,10 +263,10 @@ def _check_kind(settings: Settings, path: Path, posterior: WeightDistribution) -
         bbb.networks.WeightsError: the message says what to use.
     """
     kind = posterior_name(posterior)
-    if kind == "laplace" and (not isinstance(posterior, Laplace) or not posterior.is_measured):
+    if kind == "laplace" and (isinstance(posterior, Pruned) or not posterior.makes_a_prior):
         cause = "is pruned" if isinstance(posterior, Pruned) else "has precisions that are not above 0"
         raise WeightsError(f"{path}: holds a Laplace approximation that {cause}; use one that a run has written")
-    if settings.prior == "posterior" and not posterior.has_density and kind != "laplace":
+    if settings.prior == "posterior" and not posterior.makes_a_prior:
         raise WeightsError(
             f"{path}: holds posterior={kind}, which has no variances and is no prior; use prior=pretrained, which "
             "centres a Gaussian prior at its weights"

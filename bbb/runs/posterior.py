@@ -237,8 +237,8 @@ class Posterior:
             bbb.system.InputError: the posterior is a point, with dropout or without.
         """
         network = self.network
-        if not network.posterior.has_density:
-            raise InputError("a point has no variances and is no prior; train with posterior=gaussian")
+        if not network.posterior.makes_a_prior:
+            raise InputError("a point has no variances and is no prior; train with posterior=gaussian or laplace")
         fixed = {} if network.fixed is None else copy.deepcopy(network.fixed.state_dict())
         distribution, normalization = network.posterior.widened(inflation, floor), copy.deepcopy(network.normalization)
         return Prior(distribution, normalization, self.takes_bytes, fixed)

@@ -4,7 +4,9 @@ import json
 import shlex
 
 import pytest
+import torch
 
+import bbb
 from bbb.distributions import Laplace
 from bbb.networks import load_weights, read_about
 from bbb.runs import WEIGHTS, find_runs
@@ -97,6 +99,7 @@ def test_elastic_weight_consolidation_is_a_sequence_of_points_with_their_curvatu
     assert len(seed["accuracy"]) == 2
     posterior = load_weights(in_tmp / "results/two/task2/1" / WEIGHTS)[0].posterior
     assert isinstance(posterior, Laplace)
+    torch.testing.assert_close(bbb.load("results/two/task2").as_prior().distribution.mean, posterior.mean)
     first = load_weights(in_tmp / "results/two/task1/1" / WEIGHTS)[0].split_head()[0]
     second = load_weights(in_tmp / "results/two/task2/1" / WEIGHTS)[0].split_head()[0]
     assert (second.precision >= first.precision * (1 - 1e-5)).all()  # what was known stays known

@@ -75,6 +75,7 @@ def test_there_is_no_density_and_no_prior(member):
     q = MEMBERS[member]()
     assert not q.has_density
     assert q.is_certain == ("dropout" not in member)
+    assert q.makes_a_prior == ("laplace" in member)
     assert posterior_name(q) == next((name for name in ("dropout", "laplace") if name in member), "point")
     if "laplace" not in member:
         with pytest.raises(ValueError, match=r"a (Point|Dropout) has no variances to widen, so it is no prior"):

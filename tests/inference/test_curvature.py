@@ -82,7 +82,7 @@ def test_labels_are_drawn_from_the_likelihood():
 def test_the_precision_is_that_of_the_prior_and_of_the_data():
     net, data = network(1), split()
     point = net.with_posterior(Laplace(net.posterior.centre.detach().clone()))
-    assert not point.posterior.is_measured
+    assert not point.posterior.makes_a_prior
     prior = gaussian_prior(point.posterior.dim, 0.5)
     measure_curvature(point, Categorical(3), prior, data, seeded(1))
     fisher = fisher_diagonal(point, Categorical(3), data, seeded(1))
