@@ -24,7 +24,7 @@ def plots(make: Maker, widths: Sequence[int]) -> list[Plot]:
 
     Args:
         make: makes the runs.
-        widths: hidden units of the networks of table 1, in order, and of table 2.
+        widths: hidden units of the networks of table 1, in order; the last also of table 2.
     """
     narrow, wide = widths[0], widths[-1]
     table: Arms = {
@@ -34,14 +34,17 @@ def plots(make: Maker, widths: Sequence[int]) -> list[Plot]:
     by_width: Arms = {
         Arm(f"{method}, {width} units"): [make("blundell", "table1", **changes, num_hidden=width, seed=SEEDS[0])]
         for method, changes in METHODS.items()
-        for width in widths[:-1]
+        for width in widths
     }
     pruned: Arms = {Arm(f"sparse, {wide} units"): [make("sparse", "sparse", num_hidden=wide, seed=1)]}
-    ensemble = make("best", "ensemble", num_hidden=narrow, num_replicas=NUM_REPLICAS, seed=SEEDS[0])
+    ensembles: Arms = {
+        Arm("best"): [make("best", "ensemble", num_hidden=narrow, num_replicas=NUM_REPLICAS, seed=SEEDS[0])],
+        Arm("moved"): [make("moved", "moved", num_hidden=narrow, seed=1 + i) for i in range(NUM_REPLICAS)],
+    }
     pruned[Arm(f"best, {narrow} units")] = [make("best", "best", num_hidden=narrow, seed=1)]
     pruned |= {Arm(f"{arm.name}, {narrow} units"): jobs[:1] for arm, jobs in table.items() if arm.name != "dropout"}
     return [
-        Plot("ensemble", {Arm("best"): [ensemble]}, evidence.ensemble, lambda shows: figures.ensemble(**shows)),
+        Plot("ensemble", ensembles, evidence.ensemble, lambda shows: figures.ensemble(**shows)),
         Plot("paper_widths", by_width, evidence.widths, lambda shows: figures.widths(**shows)),
         Plot("paper_baselines", table, evidence.baselines, lambda shows: figures.baselines(**shows)),
         Plot("paper_pruning", pruned, evidence.pruned, lambda shows: figures.pruned(**shows)),

@@ -59,14 +59,28 @@ def widths(arms: Runs) -> dict[str, Any]:
 
 
 def ensemble(arms: Runs) -> dict[str, Any]:
-    """Show the scores of replicas and of their average, for :func:`bbb.studies.paper_figures.ensemble`."""
-    run = next(iter(arms.values()))[0]
+    """Show the scores of posteriors and of their average, for :func:`bbb.studies.paper_figures.ensemble`.
+
+    An arm is one run of several replicas, or a run for each seed.
+    """
     names = ("error", "nll", "ece")
-    return {
-        "alone": {name: [rounded(replica[f"test_{name}"]) for replica in run.result["replicas"]] for name in names},
-        "together": {name: rounded(run.result[f"test_{name}"]) for name in names},
-        "title": f"{len(run.result['replicas'])} replicas of one configuration, and their average",
-    }
+    alone: dict[str, dict[str, list[float]]] = {}
+    together: dict[str, dict[str, float]] = {}
+    for arm, seeds in arms.items():
+        members = seeds[0].result["replicas"] if len(seeds) == 1 else [run.result for run in seeds]
+        average = seeds[0].result if len(seeds) == 1 else _averaged(seeds)
+        alone[arm.name] = {name: [rounded(member[f"test_{name}"]) for member in members] for name in names}
+        together[arm.name] = {name: rounded(average[f"test_{name}"]) for name in names}
+    num = len(next(iter(alone.values()))["error"])
+    return {"alone": alone, "together": together, "title": f"{num} posteriors of one configuration, and their average"}
+
+
+def _averaged(seeds: Sequence[Run]) -> dict[str, float]:
+    """Score the average of the posterior predictives of runs on one test set."""
+    retests = [open_retest(str(run.folder), run.config) for run in seeds]
+    likelihood = retests[0].posterior.likelihood
+    average = likelihood.mix_replicas([retest.predictive(retest.posterior.network) for retest in retests])
+    return {f"test_{name}": score for name, score in likelihood.scores(average, retests[0].test.labels).items()}
 
 
 def pruned(arms: Runs) -> dict[str, Any]:

@@ -70,20 +70,25 @@ def widths(
     return figure
 
 
-def ensemble(alone: Mapping[str, Sequence[float]], together: Mapping[str, float], title: str) -> Figure:
-    """Draw the test scores of single replicas beside those of their average.
+def ensemble(
+    alone: Mapping[str, Mapping[str, Sequence[float]]], together: Mapping[str, Mapping[str, float]], title: str
+) -> Figure:
+    """Draw the test scores of posteriors, and those of the average of their predictions.
 
     Args:
-        alone: ``error`` in %, ``nll`` in nats and ``ece`` in %, of each replica.
-        together: those of the ensemble.
+        alone: of each arm ``error`` in %, ``nll`` in nats and ``ece`` in %, of each posterior.
+        together: those of the average.
         title: what is compared.
     """
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(LABELS)), LABELS.items(), strict=True):
-        axes.plot([0.0] * len(alone[name]), alone[name], "o", color=PALETTE[0], alpha=0.7)
-        axes.plot([1.0], [together[name]], "D", color=PALETTE[1])
-        axes.set_xticks([0, 1], ["alone", "averaged"])
-        axes.set(ylabel=label, xlim=(-0.6, 1.6))
+        for i, (arm, colour) in enumerate(zip(alone, PALETTE, strict=False)):
+            scores = alone[arm][name]
+            axes.plot([i - 0.15] * len(scores), scores, MARKERS[colour], color=colour, alpha=0.5, markersize=4)
+            axes.plot([i + 0.15], [together[arm][name]], "D", color=colour, label="averaged" if i == 0 else None)
+        axes.set_xticks(range(len(alone)), [*alone])
+        axes.set(ylabel=label, xlim=(-0.6, len(alone) - 0.4))
+        axes.legend(frameon=False, fontsize="small")
         style(axes)
     figure.suptitle(title)
     return figure

@@ -113,8 +113,8 @@ SHOWS = {  # made up: two seeds, two epochs
         "title": "t",
     },
     "ensemble": {
-        "alone": {name: [1.9, 2.0] for name in ("error", "nll", "ece")},
-        "together": {name: 1.7 for name in ("error", "nll", "ece")},
+        "alone": {arm: {name: [1.9, 2.0] for name in ("error", "nll", "ece")} for arm in ("best", "moved")},
+        "together": {arm: {name: 1.7 for name in ("error", "nll", "ece")} for arm in ("best", "moved")},
         "title": "t",
     },
     "paper_widths": {
