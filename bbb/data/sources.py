@@ -19,6 +19,7 @@ from bbb.data.npz import load_npz
 from bbb.data.splits import DataError, Split
 
 _IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+SMALL_MNIST = "mnist8x8"  # MNIST with as many pixels as digits8x8, and as many grey levels
 _IDX_SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _MD5 = {
     ("mnist", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
@@ -49,8 +50,8 @@ def load(name: str, data_dir: str | Path = "data") -> tuple[Split, Split]:
     """Load a data set; one of torchvision's is downloaded first if its files are missing.
 
     Args:
-        name: ``digits8x8``, one of torchvision's sets such as ``mnist``, or a file ``NAME.npz`` with the arrays
-            ``x_train``, ``y_train``, ``x_test`` and ``y_test`` (see :func:`bbb.data.load_npz`).
+        name: ``digits8x8``, ``mnist8x8``, one of torchvision's sets such as ``mnist``, or a file ``NAME.npz`` with the
+            arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test`` (see :func:`bbb.data.load_npz`).
         data_dir: folder that holds torchvision's layout; the others need none.
 
     Returns:
@@ -66,9 +67,13 @@ def load(name: str, data_dir: str | Path = "data") -> tuple[Split, Split]:
         return load_npz(Path(name))
     if name in _IDX_SETS:
         return _load_idx(name, Path(data_dir))
+    if name == SMALL_MNIST:
+        train, test = (_small(split) for split in _load_idx("mnist", Path(data_dir)))
+        return train, test
     if name in _OTHER_SETS:
         return _load_other(name, Path(data_dir))
-    raise DataError(f"dataset={name}: must be digits8x8, {', '.join([*_IDX_SETS, *_OTHER_SETS])}, or a file NAME.npz")
+    sets = ", ".join([*_IDX_SETS, SMALL_MNIST, *_OTHER_SETS])
+    raise DataError(f"dataset={name}: must be digits8x8, {sets}, or a file NAME.npz")
 
 
 def photographs(side: int) -> Tensor:
@@ -111,6 +116,13 @@ def _load_idx(name: str, data_dir: Path) -> tuple[Split, Split]:
     for file in missing:
         _check_file(name, folder / file)
     return _as_split(name, train.data, train.targets), _as_split(name, test.data, test.targets)
+
+
+def _small(split: Split) -> Split:
+    """Make images of 28 x 28 pixels 8 x 8: the means of blocks of 3 x 3, without 2 pixels on each side."""
+    inner = split.images.view(-1, 28, 28)[:, 2:-2, 2:-2].float()
+    blocks = inner.unflatten(1, (8, 3)).unflatten(3, (8, 3)).mean((2, 4))
+    return Split(blocks.round().to(torch.uint8).flatten(1), split.labels, (1, 8, 8))
 
 
 def _load_other(name: str, data_dir: Path) -> tuple[Split, Split]:

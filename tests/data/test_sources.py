@@ -45,6 +45,19 @@ def test_torchvision_layout_is_read(fake_fashion):
     assert train.labels.dtype == torch.int64
 
 
+def test_small_mnist_is_the_mean_of_blocks_inside_a_border(monkeypatch):
+    blocks = torch.arange(64, dtype=torch.uint8).view(8, 8)
+    image = torch.full((28, 28), 255, dtype=torch.uint8)
+    image[2:-2, 2:-2] = blocks.repeat_interleave(3, 0).repeat_interleave(3, 1)
+    image[2, 2] = 9  # of a block of zeros: 9 / 9
+    split = data.Split(image.view(1, -1), torch.tensor([7]), (1, 28, 28))
+    monkeypatch.setattr(data_sources, "_load_idx", lambda name, folder: (split, split))
+    train, test = data.load("mnist8x8")
+    assert train.images.tolist() == test.images.tolist() == [[1, *range(1, 64)]]
+    assert train.input_shape == data.load("digits8x8")[0].input_shape
+    assert train.labels.tolist() == [7]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "longer", "other header", "empty"])
 def test_damaged_files_are_refused(fake_fashion, damage):
     path = fake_fashion / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
