@@ -202,7 +202,7 @@ def test_an_unknown_set_is_refused_with_those_that_are_known(tmp_path):
     with pytest.raises(DataError) as error:
         data.load("imagenet", tmp_path)
     message = str(error.value)
-    assert message.startswith("dataset=imagenet: must be digits8x8, mnist, fashion_mnist, kmnist, qmnist, ")
+    assert message.startswith("dataset=imagenet: must be digits8x8, mnist, fashion_mnist, kmnist, mnist8x8, ")
     assert message.endswith(", or a file NAME.npz")
 
 
