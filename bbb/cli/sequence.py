@@ -15,7 +15,8 @@ from bbb.cli.signals import into_a_pipe, stopped_by_signals
 UNITS = """Accuracies in %, the others in points: means over seeds, with standard errors. forgetting: the best accuracy
 of an earlier task minus the last; backward_transfer: the last minus that right after its training; learning: right
 after training; forward_transfer: the same minus that of the task trained alone; joint: the average of one training on
-all tasks at once; zero_shot: before training, above a guess."""
+all tasks at once; before_coresets: the average before coresets are trained on; zero_shot: before training, above a
+guess."""
 
 
 @into_a_pipe()

@@ -33,7 +33,8 @@ def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests
     seeds: dict[str, Any] = {}
     for seed in whole_seeds(sequence, completed):
         runs = [completed[job] for job in sequence.chains[seed]]
-        matrix = tests.matrix(runs, [completed[job] for job in sequence.refined.get(seed, [])])
+        refined = [completed[job] for job in sequence.refined.get(seed, [])]
+        matrix = tests.matrix(runs, refined)
         alone = [tests.own(completed[job]) for job in sequence.alone.get(seed, [])]
         joint = tests.joint(completed[sequence.joint[seed]], runs) if seed in sequence.joint else []
         seeds[str(seed)] = {
@@ -42,7 +43,10 @@ def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests
             "accuracy": matrix,
             "alone": alone,
             "joint": joint,
-            "measures": measures(matrix, [num_classes(run) for run in runs], alone, joint),
+            "measures": {
+                **measures(matrix, [num_classes(run) for run in runs], alone, joint),
+                **({"before_coresets": _mean(tests.matrix(runs)[-1])} if refined else {}),
+            },
         }
     jobs = next(iter(sequence.chains.values()))
     return {

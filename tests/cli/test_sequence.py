@@ -10,6 +10,7 @@ import bbb
 from bbb.distributions import Laplace
 from bbb.networks import load_weights, read_about
 from bbb.runs import WEIGHTS, find_runs
+from bbb.studies import Retests
 from tests.documentation import documented_commands
 from tests.tasks import command, refused
 
@@ -90,6 +91,9 @@ def test_coresets_are_trained_on_once_more_before_the_tests(in_tmp):
     assert sorted(by_name) == ["coreset1", "coreset2", "task1", "task2"]
     assert seed["accuracy"][0][0] == pytest.approx(100.0 - by_name["coreset1"].result["test_error"])
     assert seed["accuracy"][0][0] != pytest.approx(100.0 - by_name["task1"].result["test_error"])
+    plain = Retests(in_tmp, False).matrix([by_name["task1"], by_name["task2"]])[-1]
+    assert seed["measures"]["before_coresets"] == pytest.approx(sum(plain) / 2)
+    assert seed["measures"]["before_coresets"] != pytest.approx(seed["measures"]["average"])
 
 
 def test_elastic_weight_consolidation_is_a_sequence_of_points_with_their_curvature(in_tmp):
