@@ -1101,8 +1101,8 @@ FAULTS = [
     Fault(
         "a Fisher information of summed vectors, not of examples",
         "inference/curvature.py",
-        "value.unflatten(0, (len(images), -1))",
-        "value.unflatten(0, (-1, 1))",
+        "value.unflatten(0, (len(images), -1)) for value in values",
+        "value.unflatten(0, (-1, 1)) for value in values",
         "inference/test_curvature.py",
     ),
     Fault(

@@ -32,9 +32,6 @@ def fisher_diagonal(
 
     Returns:
         ``(D,)``, the expected second derivative of the negative log-likelihood for each weight.
-
-    Raises:
-        ValueError: the network runs one of its layers several times.
     """
     layers = network.architecture.layers
     weights = [
@@ -42,11 +39,9 @@ def fisher_diagonal(
     ]
     sums = [[torch.zeros_like(part) for part in pair if part is not None] for pair in weights]
     for images in data.images.split(_AT_ONCE):
-        passed: list[tuple[int, Tensor, Tensor]] = []  # of each layer its number, its inputs and zeros on its outputs
+        passed: list[tuple[int, Tensor, Tensor]] = []  # of each run of a layer its number, inputs, zeros on its outputs
 
         def apply(i: int, h: Tensor, passed: list[tuple[int, Tensor, Tensor]] = passed) -> Tensor:
-            if i in (number for number, _, _ in passed):
-                raise ValueError(f"layer {i}: runs more than once, so its squared gradients are not those of each run")
             outputs = layers[i].apply(h, *weights[i])
             passed.append((i, h.detach().clone(), torch.zeros_like(outputs, requires_grad=True)))
             return outputs + passed[-1][2]
@@ -55,9 +50,13 @@ def fisher_diagonal(
         labels = likelihood.sample(outputs.detach(), generator)
         nll = likelihood.nll(outputs.unsqueeze(0), labels).sum()
         grads = torch.autograd.grad(nll, [zeros for _, _, zeros in passed])
-        for (i, h, _), grad in zip(passed, grads, strict=True):
-            by_example = (value.unflatten(0, (len(images), -1)) for value in (h, grad))
-            for total, part in zip(sums[i], _squares(layers[i], *weights[i], *by_example), strict=True):
+        for i, layer in enumerate(layers):
+            runs = [(h, grad) for (number, h, _), grad in zip(passed, grads, strict=True) if number == i]
+            by_example = (
+                torch.cat([value.unflatten(0, (len(images), -1)) for value in values], 1)
+                for values in zip(*runs, strict=True)
+            )
+            for total, part in zip(sums[i], _squares(layer, *weights[i], *by_example), strict=True):
                 total += part
     return torch.cat([part.flatten() for pair in sums for part in pair])
 
