@@ -20,6 +20,7 @@ SEEDS = (1, 2, 3)
 FRACTIONS = (0.002, 0.01, 0.03, 0.1, 0.3)
 EVIDENCE_AT = 0.1  # the fraction of the runs at temperature 1, which have an ELBO
 REACHED_AT = (0.01, 0.1)  # the fractions whose errors the baseline is to reach
+FEW_DRAWS = {"num_test_samples": 20, "num_validation_samples": 1}  # there are many runs, and nothing is chosen
 _SMALL = {"dataset": "digits8x8", "classes": None}
 # For each pair of tasks, what the source changes of domain_a, and the target of transfer and of domain_b.
 PAIRS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
@@ -44,7 +45,7 @@ def plots(make: Maker) -> list[Plot]:
                 for name, colder in (("", {}), (AT_ONE, {"temperature": 1.0})):
                     if name == AT_ONE and fraction != EVIDENCE_AT:
                         continue
-                    changes = {"fraction": fraction, "seed": seed, "num_test_samples": 20, **of_target, **colder}
+                    changes = {"fraction": fraction, "seed": seed, **FEW_DRAWS, **of_target, **colder}
                     to = make("transfer", f"worth/{_folder(pair)}", source, **changes)
                     arms.setdefault(Arm(f"{pair}: {TRANSFER}{name}", fraction), []).append(to)
                     changes.pop("head", None)
