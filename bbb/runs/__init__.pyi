@@ -21,6 +21,7 @@ from .folders import find_unfinished as find_unfinished
 from .folders import find_weights as find_weights
 from .folders import open_run as open_run
 from .folders import publish as publish
+from .key_types import RESULTS as RESULTS
 from .pipeline import Result as Result
 from .pipeline import run as run
 from .pipeline import save_figure as save_figure
@@ -52,7 +53,6 @@ from .progress import metrics as metrics
 from .retest import Retest as Retest
 from .retest import open_retest as open_retest
 from .settings import KEYS as KEYS
-from .settings import RESULTS as RESULTS
 from .settings import TASK as TASK
 from .settings import Settings as Settings
 from .settings import nearest as nearest

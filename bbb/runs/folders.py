@@ -17,8 +17,8 @@ from typing import Any
 from filelock import FileLock
 
 from bbb.runs.contents import checksums, own_files, record_files
+from bbb.runs.key_types import RESULTS
 from bbb.runs.plain import modernised
-from bbb.runs.settings import RESULTS
 from bbb.system import LOCK, InputError, link, lock, remove_leftovers, write_aside, writing
 
 WEIGHTS = "weights.safetensors"

@@ -16,9 +16,6 @@ from bbb.data import NormalizationName
 from bbb.distributions import FlowName, PosteriorName, PriorName
 from bbb.inference import BetaType, Estimator, Head, LikelihoodName, LrSchedule, OptimizerName, Precision, Start
 from bbb.runs.key_types import (
-    RESULTS as RESULTS,
-)
-from bbb.runs.key_types import (
     Std,
     as_tasks,
     as_tuple,
