@@ -1176,20 +1176,6 @@ FAULTS = [
         "studies/test_sequence.py",
     ),
     Fault(
-        "images needed along straight lines of the number itself",
-        "studies/worth.py",
-        "return nums[i - 1] * (nums[i] / nums[i - 1]) ** share",
-        "return nums[i - 1] + (nums[i] - nums[i - 1]) * share",
-        "studies/test_worth.py",
-    ),
-    Fault(
-        "a block coded with what was learnt on it",
-        "studies/worth.py",
-        "zip(blocks, nlls, strict=False))",
-        "zip(blocks, nlls[1:], strict=False))",
-        "studies/test_worth.py",
-    ),
-    Fault(
         "small images of sums, not means",
         "data/sources.py",
         ".mean((2, 4))",

@@ -19,7 +19,7 @@ from tests.tasks import CONFIGS, DEFAULT, REPOSITORY
 TINY = {"dataset": "digits8x8", "num_hidden": 8, "num_epochs": 2, "steps_per_epoch": 1, "num_test_samples": 3}
 PAPER = ["ensemble", "paper_widths", "paper_baselines", "paper_pruning"]
 OF_ONE_SEED = {"ensemble", "paper_widths", "paper_pruning"}  # which take long
-NAMES = ["normflow", "calibration", "uncertainty", "comparing_beta", "transfer_results", "worth", *PAPER]
+NAMES = ["normflow", "calibration", "uncertainty", "comparing_beta", "transfer_results", *PAPER]
 ALLOWED_TO_DIFFER = {  # within a figure, besides the seed: what it compares
     "normflow": {"num_flows", "flow"},
     "comparing_beta": {"beta_type"},
