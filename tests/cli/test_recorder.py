@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bbb.cli.recorder import Recorder
-from bbb.runs import CHECKPOINT, assembly
+from bbb.runs import CHECKPOINT, assembly, tasks
 from bbb.system import StorageError
 from tests.tasks import REPOSITORY, SMALL, command, refused
 
@@ -68,7 +68,8 @@ def test_a_run_loads_what_it_needs_once(in_tmp, monkeypatch):
         names.append(name)
         return load(name, data_dir)
 
-    monkeypatch.setattr(assembly, "load", watched)
+    for room in (assembly, tasks):
+        monkeypatch.setattr(room, "load", watched)
     words = [*SMALL, "steps_per_epoch=1"]
     command("with", "domain_a", *words)
     assert names == ["digits8x8"]

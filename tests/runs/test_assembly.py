@@ -6,6 +6,7 @@ import torch
 from bbb import runs
 from bbb.networks import load_weights
 from bbb.runs import assembly
+from bbb.runs import tasks as task_data
 from bbb.system import InputError
 from tests import tasks
 from tests.tasks import CPU, settings
@@ -113,7 +114,8 @@ def loads(monkeypatch):
         names.append(name)
         return load(name, data_dir)
 
-    monkeypatch.setattr(assembly, "load", watched)
+    for room in (assembly, task_data):
+        monkeypatch.setattr(room, "load", watched)
     return names
 
 
