@@ -121,8 +121,7 @@ def set_aside(split: Split, num: int, generator: torch.Generator) -> tuple[Split
     """
     if num >= len(split):
         raise DataError(f"coreset={num}: leaves none of {len(split)} examples to train on; use fewer")
-    order = torch.randperm(len(split), generator=generator)
-    return split[order[:num]], split[order[num:]]
+    return _parted(split, num, generator)
 
 
 def unite(splits: Sequence[Split], offsets: Sequence[int]) -> Split:
@@ -202,8 +201,14 @@ def hold_out(split: Split, fraction: float, generator: torch.Generator) -> tuple
         return split, None
     if num_held_out >= len(split):
         raise DataError(f"validation_fraction={fraction}: leaves none of {len(split)} images to train on")
+    held_out, rest = _parted(split, num_held_out, generator)
+    return rest, held_out
+
+
+def _parted(split: Split, num: int, generator: torch.Generator) -> tuple[Split, Split]:
+    """Draw some examples at random: these, and all others."""
     order = torch.randperm(len(split), generator=generator)
-    return split[order[num_held_out:]], split[order[:num_held_out]]
+    return split[order[:num]], split[order[num:]]
 
 
 def num_batches(split: Split, batch_size: int) -> int:

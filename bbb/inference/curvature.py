@@ -8,7 +8,7 @@ from torch import Tensor
 from bbb.data import Split
 from bbb.distributions import Gaussian, Laplace, WeightDistribution
 from bbb.inference.likelihood import Likelihood
-from bbb.networks import BayesianNetwork, Dense, Layer
+from bbb.networks import BayesianNetwork, Dense, Layer, first_draw
 
 _AT_ONCE = 128  # examples
 
@@ -34,9 +34,7 @@ def fisher_diagonal(
         ``(D,)``, the expected second derivative of the negative log-likelihood for each weight.
     """
     layers = network.architecture.layers
-    weights = [
-        (kernel[0].detach(), None if bias is None else bias[0].detach()) for kernel, bias in network.centre_layers()
-    ]
+    weights = [*map(first_draw, network.layers(network.posterior.centre.detach().unsqueeze(0)))]
     sums = [[torch.zeros_like(part) for part in pair if part is not None] for pair in weights]
     for images in data.images.split(_AT_ONCE):
         passed: list[tuple[int, Tensor, Tensor]] = []  # of each run of a layer its number, inputs, zeros on its outputs

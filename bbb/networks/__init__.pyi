@@ -6,6 +6,7 @@ from .dropped import forward_dropped as forward_dropped
 from .dropped import num_dropout_noise as num_dropout_noise
 from .forward import forward_drawn as forward_drawn
 from .gradients import LayerGradients as LayerGradients
+from .gradients import first_draw as first_draw
 from .heads import KeptHead as KeptHead
 from .layers import Convolution as Convolution
 from .layers import Dense as Dense

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bbb.data import Normalization, Split, data_root, load, permute, rotate, select, standardization
+from bbb.data import Normalization, Split, data_root, load, standardization
 from bbb.distributions import (
     ARD,
     FlowedGaussian,
@@ -46,7 +46,7 @@ from bbb.runs.contents import checksum
 from bbb.runs.folders import ResultsError, find_weights
 from bbb.runs.settings import TASK, Settings
 from bbb.runs.streams import generator, stream_seed
-from bbb.runs.tasks import Task, load_task
+from bbb.runs.tasks import Task, as_task, load_task
 from bbb.runs.tensorboard import check_tensorboard
 from bbb.system import DeviceError, memory
 
@@ -263,9 +263,10 @@ def _check_kind(settings: Settings, path: Path, posterior: WeightDistribution) -
         bbb.networks.WeightsError: the message says what to use.
     """
     kind = posterior_name(posterior)
-    if kind == "laplace" and (isinstance(posterior, Pruned) or not posterior.makes_a_prior):
-        cause = "is pruned" if isinstance(posterior, Pruned) else "has precisions that are not above 0"
-        raise WeightsError(f"{path}: holds a Laplace approximation that {cause}; use one that a run has written")
+    if kind == "laplace" and not posterior.makes_a_prior:
+        raise WeightsError(
+            f"{path}: holds a Laplace approximation whose precisions are not above 0; use one that a run has written"
+        )
     if settings.prior == "posterior" and not posterior.makes_a_prior:
         raise WeightsError(
             f"{path}: holds posterior={kind}, which has no variances and is no prior; use prior=pretrained, which "
@@ -276,8 +277,8 @@ def _check_kind(settings: Settings, path: Path, posterior: WeightDistribution) -
             f"{path}: holds posterior={kind}, the configuration asks for posterior={settings.posterior}; use "
             f"posterior={kind}, or prior=pretrained, which centres a Gaussian prior at its weights"
         )
-    if kind == "dropout" and isinstance(posterior, Pruned):
-        raise WeightsError(f"{path}: holds a pruned posterior, which posterior=dropout cannot train; use another")
+    if kind in ("dropout", "laplace") and isinstance(posterior, Pruned):
+        raise WeightsError(f"{path}: holds a pruned posterior, which posterior={kind} cannot train; use another")
     if settings.head == "fresh" and (kind == "dropout" or (kind == "point" and isinstance(posterior, Pruned))):
         raise WeightsError(f"{path}: holds {kind} weights whose head cannot be replaced; use head=keep")
 
@@ -300,7 +301,7 @@ def _load_source_test(
             f"{path}: its layers start with {num_inputs} units, the images of its dataset={about['dataset']} have "
             f"{test.images.shape[1]} pixels"
         )
-    test = permute(rotate(select(test, about["classes"]), about.get("rotation", 0.0)), about.get("permutation"))
+    test = as_task(test, about["classes"], about.get("rotation", 0.0), about.get("permutation"))
     if not test.has_classes or int(test.labels.max()) >= network.architecture.num_outputs:
         raise WeightsError(
             f"{path}: tells what cannot be of the data it was trained on: its network has "

@@ -12,7 +12,6 @@ from bbb.system import InputError
 
 TASKS = "tasks"  # the key of a sequence that holds a list of the keys that differ
 UNION = "union"  # the key of a run that holds a list of tasks to train on at once
-_LISTS_OF_TASKS = (TASKS, UNION)
 ALIASES: dict[str, str] = {"digits": "classes"}  # other names of keys
 _SINCE = {  # keys that older configurations do not hold, and what was done without them
     "tensorboard": False,
@@ -101,8 +100,9 @@ def check_text(key: str, text: str) -> None:
 
 
 def _judge(key: str, value: Any) -> Callable[[str, Any], None]:
-    is_list_of_tasks = key in _LISTS_OF_TASKS and not (key == UNION and value in (None, "null"))
-    return check_tasks if is_list_of_tasks else check_plain
+    """Choose what checks a value; a union may be null."""
+    has_tasks = key == TASKS or (key == UNION and value not in (None, "null"))
+    return check_tasks if has_tasks else check_plain
 
 
 def read_value(key: str, text: str) -> Any:

@@ -155,26 +155,19 @@ class Settings:
             raise ValueError(f"{key}: has no variances, which estimator=local needs; use estimator=weights")
         if self.num_samples > 1:
             raise ValueError(f"{key}: trains on one draw a step, not on num_samples={self.num_samples}; use 1")
-        if self.posterior == "laplace":
-            self._suits_a_curvature()
-        elif self.prior in ("ard", "posterior"):
-            raise ValueError(
-                f"{key}: has no variances, which prior={self.prior} needs; use prior=gaussian, scale_mixture or "
-                "pretrained, or beta_type=none for no prior at all"
-            )
-        if self.posterior == "dropout" and self.num_replicas > 1:
-            raise ValueError(f"{key}: trains one network, not num_replicas={self.num_replicas}; use num_replicas=1")
-        return self
-
-    def _suits_a_curvature(self) -> None:
-        key = "posterior='laplace'"
-        if self.prior in ("ard", "scale_mixture"):
+        if self.posterior == "laplace" and self.prior in ("ard", "scale_mixture"):
             raise ValueError(
                 f"{key}: adds the curvature of the likelihood to that of a Gaussian prior; prior={self.prior} is none; "
                 "use prior=gaussian, posterior or pretrained"
             )
-        if self.num_replicas > 1:
+        if self.posterior != "laplace" and self.prior in ("ard", "posterior"):
+            raise ValueError(
+                f"{key}: has no variances, which prior={self.prior} needs; use prior=gaussian, scale_mixture or "
+                "pretrained, or beta_type=none for no prior at all"
+            )
+        if self.posterior != "point" and self.num_replicas > 1:
             raise ValueError(f"{key}: trains one network, not num_replicas={self.num_replicas}; use num_replicas=1")
+        return self
 
     @model_validator(mode="after")
     def _is_a_union(self) -> "Settings":

@@ -41,7 +41,9 @@ def load_task(settings: Settings, device: torch.device) -> Task:
     Raises:
         bbb.data.DataError: the data are missing or damaged, leave nothing to train on, or have no such labels.
     """
-    parts = [_load_part(each, settings.union is not None) for each in settings.tasks]
+    root = data_root(settings.data_dir)
+    sets = {name: load(name, root) for name in dict.fromkeys(each.dataset for each in settings.tasks)}
+    parts = [_part(each, *sets[each.dataset], settings.union is not None) for each in settings.tasks]
     if settings.union is None:
         train, validation, test = parts[0]
     else:
@@ -49,14 +51,18 @@ def load_task(settings: Settings, device: torch.device) -> Task:
     return Task(train.to(device), validation.to(device) if validation is not None else None, test.to(device))
 
 
-def _load_part(settings: Settings, is_of_union: bool) -> tuple[Split, Split | None, Split]:
-    """Load one task: what to train on, what is held out, and the test set."""
-    train, test = load(settings.dataset, data_root(settings.data_dir))
+def as_task(split: Split, classes: Sequence[int] | None, rotation: float, permutation: int | None) -> Split:
+    """Make of examples of a data set those of a task: some classes, turned, with their pixels in another order."""
+    return permute(rotate(select(split, classes), rotation), permutation)
+
+
+def _part(settings: Settings, train: Split, test: Split, is_of_union: bool) -> tuple[Split, Split | None, Split]:
+    """Make one task of its data set: what to train on, what is held out, and the test set."""
     if train.has_classes != (settings.likelihood == "categorical"):
         kind, other = ("classes", "categorical") if train.has_classes else ("numbers", "gaussian")
         raise DataError(f"likelihood={settings.likelihood}: dataset={settings.dataset} has {kind}; use {other}")
-    train, test = (rotate(select(split, settings.classes), settings.rotation) for split in (train, test))
-    train, test = (permute(split, settings.permutation) for split in (train, test))
+    how = settings.classes, settings.rotation, settings.permutation
+    train, test = (as_task(split, *how) for split in (train, test))
     check_shift(train, settings.input_shift)
     train, validation = hold_out(train, settings.validation_fraction, generator(settings, "split"))
     if settings.coreset > 0:

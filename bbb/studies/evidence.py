@@ -195,7 +195,7 @@ def _metric(run: Run, name: str, scale: float = 1.0) -> list[float]:
 def about(arms: Runs, shown: str = "mean and range") -> str:
     """Name the data and the number of runs behind each curve."""
     some = next(iter(arms.values()))
-    names = {"mnist": "MNIST", "mnist8x8": "MNIST at 8x8", "digits8x8": "8x8 digits"}
+    names = {"mnist": "MNIST", "digits8x8": "8x8 digits"}
     counts = sorted({len(seeds) for seeds in arms.values()})
     plural = "s" * (counts != [1])
     return f"{names[some[0].config['dataset']]}, {shown} of {' or '.join(map(str, counts))} seed{plural}"

@@ -44,8 +44,7 @@ class TaskSequence:
     @property
     def jobs(self) -> list[Job]:
         """All runs, those of a chain in their order."""
-        many = (*self.chains.values(), *self.alone.values(), *self.refined.values())
-        return [*(job for jobs in many for job in jobs), *self.joint.values()]
+        return [job for seed in self.chains for job in self.jobs_of(seed)]
 
     def jobs_of(self, seed: int) -> list[Job]:
         """All runs of a seed."""
@@ -78,9 +77,7 @@ class TaskSequence:
             chains=chains,
             alone={seed: _alone(base, tasks, seed, name) for seed in seeds} if config.get("alone") else {},
             joint={seed: _joint(base, tasks, seed, name) for seed in seeds} if config.get("joint") else {},
-            refined={seed: _refined(base, tasks, chain, name) for seed, chain in chains.items()}
-            if base["coreset"]
-            else {},
+            refined={s: _refined(base, tasks, chain, name) for s, chain in chains.items()} if base["coreset"] else {},
             on_validation=bool(config.get("validation")),
         )
 

@@ -71,6 +71,11 @@ class Retests:
                 scores[t][task] = score
         return scores
 
+    def last(self, completed: Sequence[Run]) -> list[float]:
+        """Test the posterior after the last task on all tasks: the last row of :meth:`matrix`."""
+        weights = [_Weights.of(run) for run in completed]
+        return [self._accuracies(run, own, weights[-1:])[0] for run, own in zip(completed, weights, strict=True)]
+
     def own(self, run: Run) -> float:
         """Test a run that no task came before on its own task: the accuracy in %."""
         weights = _Weights.of(run)

@@ -45,7 +45,7 @@ def sequence_results(sequence: TaskSequence, completed: Mapping[Job, Run], tests
             "joint": joint,
             "measures": {
                 **measures(matrix, [num_classes(run) for run in runs], alone, joint),
-                **({"before_coresets": _mean(tests.matrix(runs)[-1])} if refined else {}),
+                **({"before_coresets": _mean(tests.last(runs))} if refined else {}),
             },
         }
     jobs = next(iter(sequence.chains.values()))
