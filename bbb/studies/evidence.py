@@ -192,6 +192,15 @@ def _metric(run: Run, name: str, scale: float = 1.0) -> list[float]:
         raise InputError(f"{where}: holds no {name}; remove the run's folder, to make the run again") from None
 
 
+def last_elbo(run: Run) -> float:
+    """Return the ELBO at temperature 1 in the last epoch of training, a mean over its steps, in nats per example.
+
+    Raises:
+        InputError: the record of the run is damaged.
+    """
+    return _metric(run, "train.elbo")[-1]
+
+
 def about(arms: Runs, shown: str = "mean and range") -> str:
     """Name the data and the number of runs behind each curve."""
     some = next(iter(arms.values()))

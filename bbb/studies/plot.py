@@ -64,8 +64,13 @@ class Maker:
         if source is not None:
             changes["pretrained"] = source.config["experiment_name"]
         config = {**self.configs["default"], **self.configs[named], **changes}
-        words = (named, *(f"{key}={value}" for key, value in changes.items()))
+        words = (named, *(_word(key, value) for key, value in changes.items()))
         return self.made.setdefault((identity(config), source), Job(config, words, source))
+
+
+def _word(key: str, value: Any) -> str:
+    """Write a key with its value, in YAML's words and without spaces."""
+    return f"{key}={'null' if value is None else str(value).replace(' ', '')}"
 
 
 def draw(plot: Plot, completed: Mapping[Job, Run], where: Path) -> None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 import bbb.studies.evidence as evidence
 import bbb.studies.figures as figures
 import bbb.studies.paper as paper
+import bbb.studies.worth as worth
 from bbb.runs import RESULTS
 from bbb.studies.evidence import Arm
 from bbb.studies.plot import Arms, Maker, Plot
@@ -55,6 +56,7 @@ def plots(fast: bool, configs: Path) -> list[Plot]:
         Plot("uncertainty", best, evidence.unsure_digits, lambda shows: figures.uncertainty(**shows)),
         Plot("comparing_beta", schemes, evidence.schemes, lambda shows: figures.comparing_beta(**shows)),
         Plot("transfer_results", _transfer_arms(make), evidence.transfer, _draw_transfer),
+        worth.plot(make, fast),
         *paper.plots(make, TOY_WIDTHS if fast else WIDTHS),
     ]
 

@@ -18,8 +18,8 @@ from tests.tasks import CONFIGS, DEFAULT, REPOSITORY
 
 TINY = {"dataset": "digits8x8", "num_hidden": 8, "num_epochs": 2, "steps_per_epoch": 1, "num_test_samples": 3}
 PAPER = ["ensemble", "paper_widths", "paper_baselines", "paper_pruning"]
-OF_ONE_SEED = {"ensemble", "paper_widths", "paper_pruning"}  # which take long
-NAMES = ["normflow", "calibration", "uncertainty", "comparing_beta", "transfer_results", *PAPER]
+OF_ONE_SEED = {"worth", "ensemble", "paper_widths", "paper_pruning"}  # which take long, at toy size at least
+NAMES = ["normflow", "calibration", "uncertainty", "comparing_beta", "transfer_results", "worth", *PAPER]
 ALLOWED_TO_DIFFER = {  # within a figure, besides the seed: what it compares
     "normflow": {"num_flows", "flow"},
     "comparing_beta": {"beta_type"},
@@ -132,6 +132,18 @@ SHOWS = {  # made up: two seeds, two epochs
         "errors": {"a": {"shares": [0.0, 0.5], "test_error": [[1.4, 1.5], [1.5, 1.6]]}},
         "reported": [[0.0, 1.24]],
         "histograms": {"a": {"first": -20.0, "width": 10.0, "shares": [40.0, 60.0]}},
+        "title": "t",
+    },
+    "worth": {
+        "pairs": {
+            "a to b": {
+                "images": {"from scratch": [10, 100], "transfer": [10], "from scratch, T = 1": [10]},
+                "errors": {"from scratch": [[20.0, 5.0], [22.0, 6.0]], "transfer": [[10.0], [11.0]]},
+                "code_lengths": {"from scratch": [[23.0, 90.0], [23.0, 95.0]], "transfer": [[23.0], [23.0]]},
+                "elbos": {"from scratch, T = 1": [[-50.0], [-55.0]]},
+                "worth": {"images": [10], "errors": [10.5], "equal_images": [35.0]},
+            }
+        },
         "title": "t",
     },
     "transfer_results": {
