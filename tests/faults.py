@@ -1182,6 +1182,41 @@ FAULTS = [
         ".amax((2, 4))",
         "data/test_sources.py",
     ),
+    Fault(
+        "images for an error on a straight line, not on one of logarithms",
+        "studies/worth_evidence.py",
+        "return few * (many / few) ** share",
+        "return few + (many - few) * share",
+        "studies/test_worth.py",
+    ),
+    Fault(
+        "blocks coded with a network that was trained on them",
+        "studies/worth_evidence.py",
+        "zip(pairwise(images), nlls[:-1], strict=True)",
+        "zip(pairwise(images), nlls[1:], strict=True)",
+        "studies/test_worth.py",
+    ),
+    Fault(
+        "a worth in ELBO with the wrong sign",
+        "studies/worth_evidence.py",
+        "_saved(elbos[TRANSFER_AT_ONE], elbos[SCRATCH_AT_ONE])",
+        "_saved(elbos[SCRATCH_AT_ONE], elbos[TRANSFER_AT_ONE])",
+        "studies/test_worth.py",
+    ),
+    Fault(
+        "an ELBO of images with dropped pixels",
+        "studies/worth.py",
+        '"input_dropout": 0.0, ',
+        "",
+        "studies/test_worth.py",
+    ),
+    Fault(
+        "a source of another seed",
+        "studies/worth.py",
+        'source = make("domain_a", f"{group}/source{seed}", **common, **pair.source)',
+        'source = make("domain_a", f"{group}/source{seed}", **{**common, "seed": 1}, **pair.source)',
+        "studies/test_worth.py",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from sacred import Experiment
 from sacred.config import ConfigDict
 
 from bbb.cli.options import OPTIONS, as_option
-from bbb.runs import ALIASES, KEYS, check_text, load_file, nearest, unknown_key
+from bbb.runs import ALIASES, KEYS, check_text, in_python, load_file, nearest, unknown_key
 from bbb.system import InputError
 
 
@@ -81,7 +81,7 @@ def _check_change(experiment: Experiment, named: Mapping[str, Path], command: st
             *others, last = takers
             known = f"{', '.join(others)} and {last}" if others else last
             raise InputError(f"{word}: is an option of {known}, not of {command}")
-        return f"{ALIASES.get(key.strip(), key)}={value}"
+        return f"{ALIASES.get(key.strip(), key)}={in_python(value)}"
     if word in named:
         return str(named[word]) if Path(word).is_file() else word
     if Path(word).is_file() and Path(word).suffix in (".yaml", ".yml", ".json"):

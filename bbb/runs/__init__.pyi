@@ -31,6 +31,7 @@ from .plain import SettingsError as SettingsError
 from .plain import check_plain as check_plain
 from .plain import check_tasks as check_tasks
 from .plain import check_text as check_text
+from .plain import in_python as in_python
 from .plain import load_file as load_file
 from .plain import modernised as modernised
 from .plain import read_value as read_value

@@ -12,6 +12,7 @@ from bbb.system import InputError
 
 TASKS = "tasks"  # the key of a sequence that holds a list of the keys that differ
 UNION = "union"  # the key of a run that holds a list of tasks to train on at once
+_IN_PYTHON = {"null": "None", "true": "True", "false": "False"}
 ALIASES: dict[str, str] = {"digits": "classes"}  # other names of keys
 _SINCE = {  # keys that older configurations do not hold, and what was done without them
     "tensorboard": False,
@@ -100,19 +101,24 @@ def check_text(key: str, text: str) -> None:
 
 
 def _judge(key: str, value: Any) -> Callable[[str, Any], None]:
-    """Choose what checks a value; a union may be null."""
-    has_tasks = key == TASKS or (key == UNION and value not in (None, "null"))
+    """Choose what checks a value; a union may be None."""
+    has_tasks = key == TASKS or (key == UNION and value is not None)
     return check_tasks if has_tasks else check_plain
 
 
+def in_python(text: str) -> str:
+    """Turn YAML's ``null``, ``true`` and ``false``, as the files of configurations have them, into Python's words."""
+    return _IN_PYTHON.get(text.strip(), text)
+
+
 def read_value(key: str, text: str) -> Any:
-    """Read a value of the command line as a Python literal, or, if it is none, as a text.
+    """Read a value of the command line as a Python literal or a word of YAML, or, if it is neither, as a text.
 
     Raises:
         SettingsError: it is nested too deeply.
     """
     try:
-        return ast.literal_eval(text.strip())
+        return ast.literal_eval(in_python(text).strip())
     except (SyntaxError, ValueError):
         return text
     except (MemoryError, RecursionError):

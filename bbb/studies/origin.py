@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bbb.runs import load_file
+from bbb.runs import in_python, load_file
 from bbb.studies.grid import FREE
 from bbb.system import InputError
 
@@ -89,7 +89,7 @@ def _word(key: str, value: Any) -> str:
 def _is_literal(text: str) -> bool:
     """Tell whether a text would be read as another value, such as the text ``1`` or ``None``."""
     try:
-        ast.literal_eval(text.strip())
+        ast.literal_eval(in_python(text).strip())
     except (SyntaxError, ValueError):
         return False
     except (MemoryError, RecursionError):

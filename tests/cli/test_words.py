@@ -32,7 +32,7 @@ from tests.tasks import SMALL, command, refused
         (["with", "num_flows=2", "prior=ard"], "prior='ard': follows the means and variances of a Gaussian posterior"),
         (["with", "num_flows=2", "estimator=local"], "estimator='local': needs activations that are Gaussian"),
         (["with", "num_hidden=1.5"], "num_hidden=1.5: must be a whole number"),
-        (["with", "num_hidden=true"], "num_hidden='true': must be a whole number"),
+        (["with", "num_hidden=true"], "num_hidden=True: must be a whole number"),
         (["with", "num_epochs=0"], "num_epochs=0: must be a whole number from 1"),
         (["with", "lr=-1"], "lr=-1: must be a number above 0"),
         (["with", "lr=nan"], "lr='nan': must be a number above 0"),
@@ -117,3 +117,15 @@ def test_a_hostile_or_broken_configuration_file_is_refused_and_not_executed(in_t
     )
     assert capsys.readouterr() == ("", "")
     assert not (in_tmp / "results").exists()
+
+
+NULLABLE = ("data_dir", "classes", "permutation", "union", "pretrained", "split_seed", "num_threads")
+
+
+@pytest.mark.parametrize("key", [*NULLABLE, "digits"])
+def test_null_on_the_command_line_is_that_of_the_files(in_tmp, capsys, key):
+    command("print_config", "with", f"{key}=null", "tensorboard=true", "learn_noise=false")
+    lines = capsys.readouterr().out.splitlines()
+    values = dict(line.strip("* ").split("#")[0].rstrip().split(" = ") for line in lines if " = " in line)
+    assert values["classes" if key == "digits" else key] == "None"
+    assert (values["tensorboard"], values["learn_noise"]) == ("True", "False")

@@ -48,6 +48,7 @@ def test_keys_that_compute_nothing_are_in_the_command_and_not_in_the_differences
         {"dataset": "a b;$(c).npz", "pretrained": "it's"},
         {"pretrained": "1"},
         {"pretrained": "None"},
+        {"pretrained": "null", "data_dir": "true"},
         {"deterministic": ["0", "conv1"], "prior_inflation": "auto", "learn_noise": True},
         {"lr": 1e-05},
     ],
