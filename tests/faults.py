@@ -1217,6 +1217,13 @@ FAULTS = [
         'source = make("domain_a", f"{group}/source{seed}", **{**common, "seed": 1}, **pair.source)',
         "studies/test_worth.py",
     ),
+    Fault(
+        "null on the command line as a text",
+        "cli/words.py",
+        "={in_python(value)}",
+        "={value}",
+        "cli/test_words.py",
+    ),
 ]
 
 
