@@ -1213,8 +1213,8 @@ FAULTS = [
     Fault(
         "a source of another seed",
         "studies/worth.py",
-        'source = make("domain_a", f"{group}/source{seed}", **common, **pair.source)',
-        'source = make("domain_a", f"{group}/source{seed}", **{**common, "seed": 1}, **pair.source)',
+        'of_source = {**common, **pair.source, "num_epochs": SOURCE_EPOCHS}',
+        'of_source = {**common, **pair.source, "num_epochs": SOURCE_EPOCHS, "seed": 1}',
         "studies/test_worth.py",
     ),
     Fault(

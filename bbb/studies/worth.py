@@ -11,7 +11,7 @@ from bbb.studies.worth_figure import worth_figure
 
 SEEDS = (1, 2, 3)
 FRACTIONS: dict[str, tuple[float, ...]] = {
-    SCRATCH: (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+    SCRATCH: (0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     TRANSFER: (0.01, 0.02, 0.05, 0.1),
     SCRATCH_AT_ONE: (0.01, 0.1),
     TRANSFER_AT_ONE: (0.01, 0.1),
@@ -26,6 +26,7 @@ FEW_DRAWS = {"num_validation_samples": 1, "num_test_samples": 20}
 # The ELBO itself, at temperature 1 and of the images as they are. Training starts at the prior, so that it need not
 # first bring the standard deviations there. Those of the prior of each arm were chosen by the ELBO of seed 1.
 AT_ONE: dict[str, Any] = {"temperature": 1.0, "input_dropout": 0.0, "init_std": 0.1, "lr": 0.003, "num_epochs": 40}
+SOURCE_EPOCHS = 20  # of all images of the source task
 FROM_THE_PRIOR: dict[str, Any] = {"start": "prior", "prior_floor": 0.0}
 FEW_IMAGES = min(FRACTIONS[SCRATCH_AT_ONE])
 PRIOR_STDS = {SCRATCH_AT_ONE: 0.03, TRANSFER_AT_ONE: 0.05}  # with few images, by role; .1 with more
@@ -77,7 +78,8 @@ def _add_runs(arms: Arms, make: Maker, pair: Pair, seed: int, fractions: dict[st
     ):
         common = {**FEW_DRAWS, **changes, "seed": seed}
         group = f"worth_{pair.group}" + ("_at_one" if changes else "")
-        source = make("domain_a", f"{group}/source{seed}", **common, **pair.source)
+        of_source = {**common, **pair.source, "num_epochs": SOURCE_EPOCHS}
+        source = make("domain_a", f"{group}/source{seed}", **of_source)
         for role in (scratch, transfer):
             for fraction in fractions[role]:
                 target = {**common, **pair.target, **_prior(pair, role, fraction), "fraction": fraction}

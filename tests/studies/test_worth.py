@@ -68,7 +68,7 @@ def test_three_seeds_of_each_pair_and_the_least_and_the_most_images():
         assert [job.config["seed"] for job in jobs] == [1, 2, 3]
         assert arm.fraction in worth.FRACTIONS[arm.name.rpartition(": ")[2]]
     assert worth.FRACTIONS[SCRATCH][:4] == worth.FRACTIONS[TRANSFER], "code lengths are of the same blocks"
-    assert worth.FRACTIONS[SCRATCH][-1] == 1.0
+    assert worth.FRACTIONS[SCRATCH][-1] >= 5 * worth.FRACTIONS[TRANSFER][-1], "room for what transfer saves"
 
 
 def made_arms(tmp_path):
