@@ -294,8 +294,8 @@ FAULTS = [
     Fault(
         "images are held out and trained on",
         "data/splits.py",
-        "return split[order[num_held_out:]], split[order[:num_held_out]]",
-        "return split[order], split[order[:num_held_out]]",
+        "return split[order[:num]], split[order[num:]]",
+        "return split[order[:num]], split[order]",
         "data",
     ),
     Fault(
