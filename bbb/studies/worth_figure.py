@@ -39,7 +39,7 @@ def worth_figure(pairs: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
         below[i].set(xscale="log", yscale="log", ylabel="code length of the labels (nats)")
         below[i].set_xlabel("images of the target task")
     above[0].legend(frameon=False)
-    below[0].legend(frameon=False, fontsize="small")
+    below[0].legend(frameon=False, fontsize="small", loc="lower right")
     style(*above, *below)
     figure.suptitle(title)
     return figure
