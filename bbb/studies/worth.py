@@ -82,7 +82,7 @@ def _add_runs(arms: Arms, make: Maker, pair: Pair, seed: int, fractions: dict[st
         source = make("domain_a", f"{group}/source{seed}", **of_source)
         for role in (scratch, transfer):
             for fraction in fractions[role]:
-                target = {**common, **pair.target, **_prior(pair, role, fraction), "fraction": fraction}
+                target = {**common, **pair.target, **_prior(role, fraction), "fraction": fraction}
                 if role == scratch:
                     job = make("domain_b", group, **target)
                 else:
@@ -90,7 +90,7 @@ def _add_runs(arms: Arms, make: Maker, pair: Pair, seed: int, fractions: dict[st
                 arms.setdefault(Arm(evidence.arm_name(pair.name, role), fraction), []).append(job)
 
 
-def _prior(pair: Pair, role: str, fraction: float) -> dict[str, float]:
+def _prior(role: str, fraction: float) -> dict[str, float]:
     """Choose the standard deviation of the prior, and that of the posterior at its start, where they are not .1."""
     if fraction != FEW_IMAGES or role not in PRIOR_STDS:
         return {}

@@ -18,6 +18,7 @@ from bbb.studies.table import mean_and_error
 
 SCRATCH, TRANSFER = "from scratch", "transfer"
 SCRATCH_AT_ONE, TRANSFER_AT_ONE = "from scratch, T = 1", "transfer, T = 1"
+LEAST_ERROR = 0.001  # %: a small test set may have no error at all, which has no logarithm
 _BETWEEN = ": "
 
 
@@ -55,11 +56,12 @@ def images_for(error: float, images: Sequence[float], errors: Sequence[float]) -
     Returns:
         The number of images; that of the first point if its error is as low already; None if no point is so low.
     """
+    error, *errors = (max(value, LEAST_ERROR) for value in (error, *errors))
     if errors[0] <= error:
         return images[0]
     for (few, high), (many, low) in pairwise(zip(images, errors, strict=True)):
         if low <= error < high:
-            share = math.log(high / error) / math.log(high / max(low, 1e-9))
+            share = math.log(high / error) / math.log(high / low)
             return few * (many / few) ** share
     return None
 

@@ -26,6 +26,7 @@ def test_an_error_that_is_never_reached_has_no_images_and_one_that_is_always_has
     assert images_for(1.0, [10, 100], [5.0, 1.1]) is None
     assert images_for(6.0, [10, 100], [5.0, 1.1]) == 10
     assert images_for(2.0, [10, 100, 1000], [5.0, 6.0, 2.0]) == pytest.approx(1000)
+    assert images_for(0.0, [10, 100], [5.0, 0.0]) == pytest.approx(100)
 
 
 def test_the_code_length_is_that_of_blocks_coded_one_after_the_other():
