@@ -79,19 +79,8 @@ def transfer_results(
     by_error, by_nll, by_epoch = figure.subplots(1, 3)
     for (arm, by_fraction), colour in zip(finals.items(), PALETTE, strict=False):
         for axes, measure in ((by_error, "test_error"), (by_nll, "test_nll")):
-            points = [mean_and_error([result[measure] for result in results]) for results in by_fraction.values()]
-            means, errors = [mean for mean, _ in points], [error or 0.0 for _, error in points]
-            axes.errorbar(
-                list(by_fraction),
-                means,
-                errors,
-                color=colour,
-                label=arm,
-                linestyle=LINES[colour],
-                marker=MARKERS[colour],
-                markersize=4,
-                capsize=3,
-            )
+            values = [[result[measure] for result in results] for results in by_fraction.values()]
+            draw_means(axes, [*by_fraction], [*zip(*values, strict=True)], arm, colour)
         if arm in curves:
             _band(by_epoch, 1.0, [[100 - accuracy for accuracy in seed] for seed in curves[arm]], arm, colour)
     by_error.set(xlabel="fraction of the target's images", ylabel="test error (%)", xscale="log", yscale="log")
@@ -218,3 +207,22 @@ def _band(
     draw_curve(axes, x, [statistics.fmean(values) for values in by_epoch], label, colour, LINES[colour])
     least, most = ([choose(values) for values in by_epoch] for choose in (min, max))
     axes.fill_between(x, least, most, color=colour, alpha=0.15, linewidth=0)
+
+
+def draw_means(
+    axes: Axes, x: Sequence[float], seeds: Sequence[Sequence[float]], label: str, colour: str, is_bound: bool = False
+) -> None:
+    """Draw means of ``[seed][point]`` over the seeds with standard errors; a bound is dotted, with hollow points."""
+    points = [mean_and_error(by_seed) for by_seed in zip(*seeds, strict=True)]
+    axes.errorbar(
+        x,
+        [mean for mean, _ in points],
+        [error or 0.0 for _, error in points],
+        color=colour,
+        label=label,
+        linestyle=":" if is_bound else LINES[colour],
+        marker=MARKERS[colour],
+        fillstyle="none" if is_bound else "full",
+        markersize=4,
+        capsize=3,
+    )

@@ -28,8 +28,7 @@ FEW_DRAWS = {"num_validation_samples": 1, "num_test_samples": 20}
 AT_ONE: dict[str, Any] = {"temperature": 1.0, "input_dropout": 0.0, "init_std": 0.1, "lr": 0.003, "num_epochs": 40}
 SOURCE_EPOCHS = 20  # of all images of the source task
 FROM_THE_PRIOR: dict[str, Any] = {"start": "prior", "prior_floor": 0.0}
-FEW_IMAGES = min(FRACTIONS[SCRATCH_AT_ONE])
-PRIOR_STDS = {SCRATCH_AT_ONE: 0.03, TRANSFER_AT_ONE: 0.05}  # with few images, by role; .1 with more
+PRIOR_STDS = {(SCRATCH_AT_ONE, 0.01): 0.03, (TRANSFER_AT_ONE, 0.01): 0.05}  # by role and fraction; .1 elsewhere
 ALL_CLASSES: dict[str, Any] = {"classes": None}
 
 
@@ -92,6 +91,5 @@ def _add_runs(arms: Arms, make: Maker, pair: Pair, seed: int, fractions: dict[st
 
 def _prior(role: str, fraction: float) -> dict[str, float]:
     """Choose the standard deviation of the prior, and that of the posterior at its start, where they are not .1."""
-    if fraction != FEW_IMAGES or role not in PRIOR_STDS:
-        return {}
-    return {"prior_std": PRIOR_STDS[role], "init_std": PRIOR_STDS[role]}
+    std = PRIOR_STDS.get((role, fraction))
+    return {} if std is None else {"prior_std": std, "init_std": std}

@@ -1,13 +1,12 @@
 """The figure of what a posterior is worth: errors and code lengths against the number of images, for pairs of tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bbb.runs import LINES, MARKERS, PALETTE, style
-from bbb.studies.table import mean_and_error
+from bbb.runs import PALETTE, style
+from bbb.studies.figures import draw_means
 
 
 def worth_figure(pairs: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
@@ -26,11 +25,11 @@ def worth_figure(pairs: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     for i, (name, shown) in enumerate(pairs.items()):
         for (role, errors), colour in zip(shown["errors"].items(), PALETTE, strict=False):
             images = shown["images"][role]
-            _draw(above[i], images, errors, role, colour)
-            _draw(below[i], images, shown["code_lengths"][role], f"{role}: prequential", colour)
+            draw_means(above[i], images, errors, role, colour)
+            draw_means(below[i], images, shown["code_lengths"][role], f"{role}: prequential", colour)
         for (role, elbos), colour in zip(shown["elbos"].items(), PALETTE, strict=False):
             bounds = [[-elbo for elbo in seed] for seed in elbos]
-            _draw(below[i], shown["images"][role], bounds, f"{role}: -ELBO", colour, is_bound=True)
+            draw_means(below[i], shown["images"][role], bounds, f"{role}: -ELBO", colour, is_bound=True)
         saved = shown["worth"]
         for number, equal, error in zip(saved["images"], saved["equal_images"], saved["errors"], strict=True):
             if equal is not None:
@@ -43,22 +42,3 @@ def worth_figure(pairs: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     style(*above, *below)
     figure.suptitle(title)
     return figure
-
-
-def _draw(
-    axes: Axes, x: Sequence[float], seeds: Sequence[Sequence[float]], label: str, colour: str, is_bound: bool = False
-) -> None:
-    """Draw means over seeds with standard errors; a bound is dotted, with hollow points."""
-    points = [mean_and_error(by_seed) for by_seed in zip(*seeds, strict=True)]
-    axes.errorbar(
-        x,
-        [mean for mean, _ in points],
-        [error or 0.0 for _, error in points],
-        color=colour,
-        label=label,
-        linestyle=":" if is_bound else LINES[colour],
-        marker=MARKERS[colour],
-        fillstyle="none" if is_bound else "full",
-        markersize=4,
-        capsize=3,
-    )

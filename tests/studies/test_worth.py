@@ -50,7 +50,7 @@ def test_both_arms_of_a_pair_differ_in_where_they_start_and_in_nothing_else(arms
             for job, other in zip(jobs, arms[Arm(f"{pair}: {baseline}", arm.fraction)], strict=True):
                 differing = {key for key in job.config if job.config[key] != other.config[key]}
                 also = {"start", "prior_floor"} if role == TRANSFER else set()
-                if role == TRANSFER_AT_ONE and arm.fraction == worth.FEW_IMAGES:
+                if role == TRANSFER_AT_ONE and (role, arm.fraction) in worth.PRIOR_STDS:
                     also = {"prior_std", "init_std"}  # each arm has the prior that is best for it
                 assert differing == OF_THE_START | also
                 assert job.source.config["seed"] == job.config["seed"]
