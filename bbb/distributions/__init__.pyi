@@ -15,6 +15,7 @@ from .flowed import identity_flow as identity_flow
 from .flowed import num_flow_parameters as num_flow_parameters
 from .full_gaussian import FullGaussian as FullGaussian
 from .gaussian import Gaussian as Gaussian
+from .gaussian import exp_of_product as exp_of_product
 from .independent import Independent as Independent
 from .independent import join as join
 from .independent import mean_and_std as mean_and_std

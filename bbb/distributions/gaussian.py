@@ -139,6 +139,17 @@ def log_prob_of_noise(noise: Tensor, log_std: Tensor) -> Tensor:
     return -0.5 * torch.linalg.vecdot(noise, noise) - log_std.sum(-1) - 0.5 * log_std.shape[-1] * LOG_2PI
 
 
+def exp_of_product(x: Tensor, factor: float, out: Tensor) -> Tensor:
+    """Evaluate exp(factor x) without a graph. PyTorch's exp2 takes a third of the time of its exp on an AMD processor.
+
+    Args:
+        x: of any shape.
+        factor: what x is multiplied by.
+        out: where to write the result, of the shape of x.
+    """
+    return torch.mul(x, factor / math.log(2.0), out=out).exp2_()
+
+
 def scale_noise_(std: Tensor, noise: Tensor) -> Tensor:
     """Evaluate std * noise ``(S, ...)``; a single draw overwrites ``std``."""
     return std.unsqueeze(0).mul_(noise) if len(noise) == 1 else std * noise

@@ -10,15 +10,16 @@ from torch import Tensor
 from bbb.system import ALONE, Group
 
 ALIGNMENT = 16  # numbers; vector instructions are slower when they cross cache lines
-FEWEST_PLACES = 4096  # of a window, so that the windows of a small network rarely coincide
+FEWEST_PLACES = 4096  # where a window may start; a longer table costs more to draw
 
 
 class NoiseTable:
     """A source of noise that is much cheaper than drawing it: steps read random windows of one table.
 
     Within one step the numbers are exactly independent and N(0, 1). So the estimate of the gradient is unbiased, as
-    with fresh noise. Later steps use a number again, for other weights, until the table is drawn anew. Evolution
-    strategies share noise in this way (Salimans et al. 2017, arXiv 1703.03864, section 2).
+    with fresh noise. No two steps read the same window: later steps use a number again for other weights, until the
+    table is drawn anew. Evolution strategies share noise in this way (Salimans et al. 2017, arXiv 1703.03864, section
+    2).
 
     Args:
         generator: source of the table and of the windows' positions.
@@ -29,7 +30,7 @@ class NoiseTable:
 
     def __init__(self, generator: torch.Generator, num_uses: int, window: int, group: Group = ALONE) -> None:
         self.generator, self.num_uses, self.window, self.group = generator, num_uses, window, group
-        self._num_places = max(FEWEST_PLACES, window // ALIGNMENT)
+        self._num_places = max(FEWEST_PLACES, num_uses * group.size)
         self._drawn_from = generator.get_state()
         self._uses, self._at, self._left = num_uses, 0, 0
         self._table: Tensor | None = None
@@ -78,8 +79,8 @@ class NoiseTable:
         if self._table is None:
             self._table = torch.empty(self.window + ALIGNMENT * self._num_places, device=self.generator.device)
         self._table.normal_(generator=self.generator)
-        places = torch.empty(self.num_uses, self.group.size, dtype=torch.int64, device=self.generator.device)
-        self._places = places.random_(self._num_places, generator=self.generator)[:, self.group.rank].tolist()
+        places = torch.randperm(self._num_places, generator=self.generator, device=self.generator.device)
+        self._places = places[self.group.rank :: self.group.size][: self.num_uses].tolist()
         self._uses = 0
 
 

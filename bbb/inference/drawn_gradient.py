@@ -27,10 +27,11 @@ from bbb.distributions import (
     ScaleMixture,
     closed_kl,
     drawn_flows,
+    exp_of_product,
     normal,
 )
 from bbb.inference.gradient import GradientEstimator, Terms
-from bbb.networks import LayerGradients, forward_drawn
+from bbb.networks import LayerGradients, first_draw, run_drawn
 
 
 class DrawnGradient(GradientEstimator):
@@ -74,7 +75,7 @@ class DrawnGradient(GradientEstimator):
             places = self._deviation, self._w, self._grad_w, self._grad_log_scale
             self._flows = drawn_flows(posterior, Places(base.mean.detach(), *places))
         self._variance = torch.empty_like(self._std if self._closed is not None else self._std[:0])
-        self._layers = network.layers(self._w.unsqueeze(0))
+        self._layers = [*map(first_draw, network.layers(self._w.unsqueeze(0)))]
         self._gradients = LayerGradients(network.layers(self._grad_w.unsqueeze(0)))
 
     def __call__(
@@ -82,7 +83,7 @@ class DrawnGradient(GradientEstimator):
     ) -> Terms:
         base, share = self.base, 1.0 / self.num_samples
         with torch.no_grad():
-            torch.exp(base.log_std, out=self._std)
+            exp_of_product(base.log_std.detach(), 1.0, out=self._std)
             kl = self._std.new_zeros(())
             if with_kl and self._closed is not None:
                 kl = self._closed.value(torch.square(self._std, out=self._variance))
@@ -115,13 +116,10 @@ class DrawnGradient(GradientEstimator):
 
     def _run(self, x: Tensor, y: Tensor, nll_weight: float) -> tuple[Tensor, Tensor]:
         """Take the gradient of the NLL at the drawn weights; return the NLL and the score."""
-        self._gradients.begin()
         with self.in_precision(x):
-            outputs = forward_drawn(self.network.architecture, self._layers, x, self._gradients)
-        nll, score = self.nll_and_score(outputs, y)
-        nll.backward(nll.new_full(nll.shape, nll_weight))
-        self._gradients.end()
-        return nll.detach()[0], score
+            network_pass = run_drawn(self.network.architecture, self._layers, x, self._gradients)
+        nll, score = self.run_back(network_pass, y, nll_weight)
+        return nll[0], score
 
     def _add_draw(self, is_first: bool) -> None:
         """Carry the gradients at a draw and at its deviation on to mean and log_std."""

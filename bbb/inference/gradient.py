@@ -10,7 +10,7 @@ from torch import Tensor
 from bbb.distributions import NoiseSource, WeightDistribution, draw_with_kl
 from bbb.inference.choices import Precision
 from bbb.inference.likelihood import Likelihood
-from bbb.networks import BayesianNetwork, forward_drawn
+from bbb.networks import BayesianNetwork, Pass, forward_drawn
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GradientEstimator(ABC):
         precision: Precision = "float32",
     ) -> None:
         self.network, self.likelihood, self.prior = network, likelihood, prior
-        self.num_samples, self.precision = num_samples, precision
+        self.num_samples, self.precision, self.dtype = num_samples, precision, network.posterior.dtype
         self.prepare()
 
     @abstractmethod
@@ -78,10 +78,16 @@ class GradientEstimator(ABC):
             return contextlib.nullcontext()
         return torch.autocast(x.device.type, torch.bfloat16)
 
-    def nll_and_score(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the NLL ``(S, ...)`` of outputs, with its graph, and the total score, a sum over draws."""
-        nll = self.likelihood.nll(outputs.to(self.network.posterior.dtype), y)
-        return nll, self.likelihood.total_score(outputs.detach(), y).sum(0)
+    def run_back(self, network_pass: Pass, y: Tensor, nll_weight: float) -> tuple[Tensor, Tensor]:
+        """Take ``nll_weight`` times the gradient of each draw's NLL back through the network.
+
+        Returns:
+            The NLL of each draw, ``(S, ...)``, and the total score, a sum over draws.
+        """
+        outputs = network_pass.outputs.to(self.dtype)
+        nll, grad = self.likelihood.nll_with_gradient(outputs, y, nll_weight)
+        network_pass.backward(grad)
+        return nll, self.likelihood.total_score(outputs, y).sum(0)
 
 
 class ByAutograd(GradientEstimator):
@@ -101,7 +107,7 @@ class ByAutograd(GradientEstimator):
             w, _ = posterior.rsample_and_log_prob(self.num_samples, noise)
         with self.in_precision(x):
             outputs = forward_drawn(network.architecture, network.layers(w), x)
-        each_nll, score = self.nll_and_score(outputs, y)
-        nll = each_nll.mean(0)
+        nll = self.likelihood.nll(outputs.to(self.dtype), y).mean(0)
+        score = self.likelihood.total_score(outputs.detach(), y).sum(0)
         (nll * nll_weight + kl * kl_weight).sum().backward()
         return Terms(nll.detach(), kl.detach(), score / self.num_samples)

@@ -54,6 +54,18 @@ class Likelihood(nn.Module):
         """
         return -self.log_prob(outputs, y).sum(-1)
 
+    def nll_with_gradient(self, outputs: Tensor, y: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        """Evaluate :meth:`nll`, and ``weight`` times its gradient at the outputs, both without a graph.
+
+        What the likelihood has to learn gets its gradient, with the same weight.
+        """
+        leaf = outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            nll = self.nll(leaf, y)
+        nll.backward(torch.full_like(nll, weight))
+        assert leaf.grad is not None
+        return nll.detach(), leaf.grad
+
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Draw labels from p(y | outputs).
 
@@ -121,6 +133,16 @@ class Categorical(Likelihood):
         y = y.expand(outputs.shape[:-1])
         loss = F.cross_entropy(outputs.flatten(0, -2), y.flatten(), reduction="none")
         return loss.view(y.shape).sum(-1)
+
+    @torch.no_grad()
+    def nll_with_gradient(self, outputs: Tensor, y: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        if type(self) is not Categorical:  # a subclass may have an NLL of its own
+            return super().nll_with_gradient(outputs, y, weight)
+        log_probs, labels = outputs.log_softmax(-1), y.expand(outputs.shape[:-1]).unsqueeze(-1)
+        nll = log_probs.gather(-1, labels).sum((-2, -1)).neg_()
+        minus_one = torch.full_like(nll, -1.0).view(*nll.shape, 1, 1).expand(labels.shape)
+        grad = log_probs.exp_().scatter_add_(-1, labels, minus_one)  # the probabilities, less 1 at the label
+        return nll, grad.mul_(weight)
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         return torch.multinomial(outputs.softmax(-1), 1, generator=generator).squeeze(-1)

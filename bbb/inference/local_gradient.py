@@ -13,9 +13,9 @@ The weights are not drawn, so all that a step does with them are few passes over
 import torch
 from torch import Tensor
 
-from bbb.distributions import Gaussian, NoiseSource, closed_kl, kl_divergence
+from bbb.distributions import Gaussian, NoiseSource, closed_kl, exp_of_product, kl_divergence
 from bbb.inference.gradient import GradientEstimator, Terms
-from bbb.networks import LayerGradients, forward_local
+from bbb.networks import LayerGradients, Pass, run_local
 
 
 class LocalGradient(GradientEstimator):
@@ -51,17 +51,14 @@ class LocalGradient(GradientEstimator):
         self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool
     ) -> Terms:
         with self.in_precision(x):
-            outputs, kl = self.forward(x, noise, with_kl)
-        each_nll, score = self.nll_and_score(outputs, y)
-        nll = each_nll.detach().mean(0)
-        costs, weights = [each_nll], [torch.full_like(each_nll, nll_weight / self.num_samples)]
+            network_pass, kl = self.forward(x, noise, with_kl)
+        nll, score = self.run_back(network_pass, y, nll_weight / self.num_samples)
         if kl.requires_grad:
-            costs, weights = [*costs, kl], [*weights, torch.ones_like(kl) * kl_weight]
-        torch.autograd.backward(costs, weights)
+            kl.backward(torch.ones_like(kl) * kl_weight)
         self.store(kl_weight if with_kl else 0.0)
-        return Terms(nll, kl.detach(), score / self.num_samples)
+        return Terms(nll.mean(0), kl.detach(), score / self.num_samples)
 
-    def forward(self, x: Tensor, noise: NoiseSource, with_kl: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, noise: NoiseSource, with_kl: bool) -> tuple[Pass, Tensor]:
         """Run the network on a minibatch.
 
         Args:
@@ -70,20 +67,18 @@ class LocalGradient(GradientEstimator):
             with_kl: False returns zero in place of the KL.
 
         Returns:
-            Outputs ``(S, B, C)``, or ``(S, R, B, C)``, and the KL, a scalar or ``(R,)``, in nats.
+            The pass, and the KL, a scalar or ``(R,)``, in nats.
         """
         with torch.no_grad():
-            torch.exp(self.posterior.log_std, out=self._variance).square_()
+            exp_of_product(self.posterior.log_std.detach(), 2.0, out=self._variance)
             kl = self._variance.new_zeros(self._variance.shape[:-1])
             if with_kl and self._kl is not None:  # while the variances are in the processor's cache
                 kl = self._kl.value(self._variance)
-        for gradients in self._gradients:
-            gradients.begin()
         layers = self._mean_layers, self._variance_layers
-        outputs = forward_local(self.network.architecture, *layers, x, self.num_samples, noise, self._gradients)
+        network_pass = run_local(self.network.architecture, *layers, x, self.num_samples, noise, self._gradients)
         if with_kl and self._kl is None:
             kl = kl_divergence(self.posterior, self.prior, noise=noise)
-        return outputs, kl
+        return network_pass, kl
 
     @torch.no_grad()
     def store(self, kl_weight: float | Tensor) -> None:
@@ -92,8 +87,6 @@ class LocalGradient(GradientEstimator):
         Args:
             kl_weight: c, what the KL was multiplied by; 0 where it was left out.
         """
-        for gradients in self._gradients:
-            gradients.end()
         posterior, grad_mean, grad_log_std = self.posterior, self._grad_mean, self._log_std_rate
         if self._kl is None:
             grad_log_std.mul_(self._variance)

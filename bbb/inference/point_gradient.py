@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bbb.distributions import Dropout, Gaussian, LogPrior, NoiseSource, Point, ScaleMixture
 from bbb.inference.gradient import GradientEstimator, Terms
-from bbb.networks import LayerGradients, forward_drawn, forward_dropped
+from bbb.networks import LayerGradients, Pass, first_draw, run_drawn, run_dropped
 
 
 class PointGradient(GradientEstimator):
@@ -43,7 +43,7 @@ class PointGradient(GradientEstimator):
         self.posterior = posterior
         self._mean = posterior.mean.detach()
         self._grad = torch.empty_like(self._mean)
-        self._layers = network.layers(self._mean.unsqueeze(0))
+        self._layers = [*map(first_draw, network.layers(self._mean.unsqueeze(0)))]
         self._gradients = LayerGradients(network.layers(self._grad.unsqueeze(0)))
         self._log_prior = LogPrior(prior, self._mean)
 
@@ -51,20 +51,17 @@ class PointGradient(GradientEstimator):
         self, x: Tensor, y: Tensor, noise: NoiseSource, nll_weight: float, kl_weight: float | Tensor, with_kl: bool
     ) -> Terms:
         """Store the gradient; -log p of the mean stands in place of the KL."""
-        self._gradients.begin()
         with self.in_precision(x):
-            outputs = self._outputs(x, noise)
-        nll, score = self.nll_and_score(outputs, y)
-        nll.backward(nll.new_full(nll.shape, nll_weight))
-        self._gradients.end()
+            network_pass = self._run(x, noise)
+        nll, score = self.run_back(network_pass, y, nll_weight)
         minus_log_prior = self._grad.new_zeros(())
         if with_kl:
             minus_log_prior = -self._log_prior.subtract_gradient(self._mean, self._grad, kl_weight)
         self.posterior.mean.grad = self._grad
-        return Terms(nll.detach()[0], minus_log_prior, score)
+        return Terms(nll[0], minus_log_prior, score)
 
-    def _outputs(self, x: Tensor, noise: NoiseSource) -> Tensor:
+    def _run(self, x: Tensor, noise: NoiseSource) -> Pass:
         how = self.network.architecture, self._layers, x
         if isinstance(self.posterior, Dropout):
-            return forward_dropped(*how, self.posterior.share, noise, self._gradients)
-        return forward_drawn(*how, self._gradients)
+            return run_dropped(*how, self.posterior.share, noise, self._gradients)
+        return run_drawn(*how, self._gradients)

@@ -4,8 +4,11 @@ from .build import build as build
 from .choices import USERS_OWN as USERS_OWN
 from .dropped import forward_dropped as forward_dropped
 from .dropped import num_dropout_noise as num_dropout_noise
+from .dropped import run_dropped as run_dropped
 from .forward import forward_drawn as forward_drawn
+from .forward import run_drawn as run_drawn
 from .gradients import LayerGradients as LayerGradients
+from .gradients import Pass as Pass
 from .gradients import first_draw as first_draw
 from .heads import KeptHead as KeptHead
 from .layers import Convolution as Convolution
@@ -22,6 +25,7 @@ from .lenet import lenet as lenet
 from .local import forward_local as forward_local
 from .local import num_activations as num_activations
 from .local import num_local_noise as num_local_noise
+from .local import run_local as run_local
 from .mlp import MLP as MLP
 from .module import ModuleArchitecture as ModuleArchitecture
 from .module import NetworkError as NetworkError

@@ -8,19 +8,14 @@ from torch import Tensor
 
 from bbb.distributions import NoiseSource, drop, normal
 from bbb.networks.architecture import Apply, Architecture
-from bbb.networks.forward import forward_drawn
-from bbb.networks.gradients import LayerGradients
+from bbb.networks.forward import forward_drawn, run_drawn
+from bbb.networks.gradients import LayerGradients, Pass
 from bbb.networks.layers import Layer, LayerWeights
 from bbb.networks.local import runs
 
 
 def forward_dropped(
-    architecture: Architecture,
-    weights: Sequence[LayerWeights],
-    x: Tensor,
-    share: float,
-    noise: NoiseSource,
-    gradients: LayerGradients | None = None,
+    architecture: Architecture, weights: Sequence[LayerWeights], x: Tensor, share: float, noise: NoiseSource
 ) -> Tensor:
     """Run a network and drop hidden units, each example's own (Srivastava et al. 2014).
 
@@ -35,12 +30,23 @@ def forward_dropped(
         x: inputs ``(B, P)``.
         share: probability that a unit is dropped, in [0, 1).
         noise: its source; each unit of each example takes one number.
-        gradients: as in :func:`forward_drawn`.
 
     Returns:
         Outputs ``(1, B, C)``.
     """
-    return forward_drawn(_Dropped(architecture, share, noise), weights, x, gradients)
+    return forward_drawn(_Dropped(architecture, share, noise), weights, x)
+
+
+def run_dropped(
+    architecture: Architecture,
+    weights: Sequence[LayerWeights],
+    x: Tensor,
+    share: float,
+    noise: NoiseSource,
+    gradients: LayerGradients,
+) -> Pass:
+    """Do what :func:`forward_dropped` does, with weights as :func:`run_drawn` takes them, to train a network."""
+    return run_drawn(_Dropped(architecture, share, noise), weights, x, gradients)
 
 
 def num_dropout_noise(architecture: Architecture, num_examples: int) -> int:

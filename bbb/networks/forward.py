@@ -7,17 +7,12 @@ import torch
 from torch import Tensor
 
 from bbb.networks.architecture import Architecture
-from bbb.networks.chain import DrawnChain, is_chain
-from bbb.networks.gradients import LayerGradients, first_draw, no_view
+from bbb.networks.chain import drawn_chain, is_chain
+from bbb.networks.gradients import LayerGradients, Pass, first_draw, no_view, pass_by_autograd
 from bbb.networks.layers import Layer, LayerWeights
 
 
-def forward_drawn(
-    architecture: Architecture,
-    weights: Sequence[LayerWeights],
-    x: Tensor,
-    gradients: LayerGradients | None = None,
-) -> Tensor:
+def forward_drawn(architecture: Architecture, weights: Sequence[LayerWeights], x: Tensor) -> Tensor:
     """Run a network under S sets of weights at once.
 
     Args:
@@ -25,23 +20,16 @@ def forward_drawn(
         weights: kernels ``(S, out, *rest)`` and biases ``(S, out)`` of each layer; for R replicas with the axes
             ``(S, R, ...)``.
         x: inputs ``(B, P)``, shared by all draws; ``(R, B, P)`` for replicas, each of which has its own.
-        gradients: where the backward pass leaves the gradients of the weights, for one draw of a single network; None
-            hands them to autograd.
 
     Returns:
         Outputs ``(S, B, C)``, or ``(S, R, B, C)``.
     """
     layers = architecture.layers
     draws = weights[0][0].shape[: -len(layers[0].shape)]
-    if gradients is not None and is_chain(architecture, x):
-        return DrawnChain.apply(gradients, gradients.anchor, x, [*map(first_draw, weights)]).unsqueeze(0)
     if draws == (1,):  # a plain product is faster than a batched one of batch size 1
 
         def apply_single(i: int, h: Tensor) -> Tensor:
-            kernel, bias = first_draw(weights[i])
-            if gradients is None:
-                return layers[i].apply(h, kernel, bias)
-            return _DrawnLayer.apply((layers[i], i, gradients), gradients.anchor, h, kernel, bias)
+            return layers[i].apply(h, *first_draw(weights[i]))
 
         return architecture.forward(apply_single, x).unsqueeze(0)
     num_draws = len(draws)
@@ -53,6 +41,27 @@ def forward_drawn(
 
     h = x.expand(*draws, *x.shape[-2:]).flatten(0, -3)
     return architecture.forward(apply, h).unflatten(0, draws)
+
+
+def run_drawn(
+    architecture: Architecture, weights: Sequence[LayerWeights], x: Tensor, gradients: LayerGradients
+) -> Pass:
+    """Run a single network under one draw of its weights, to train it.
+
+    Args:
+        architecture: the network.
+        weights: kernels ``(out, *rest)`` and biases ``(out,)`` of each layer.
+        x: inputs ``(B, P)``.
+        gradients: where the backward pass leaves those of the weights.
+    """
+    if is_chain(architecture, x):
+        return drawn_chain(weights, x, gradients.layers)
+
+    def apply(i: int, h: Tensor) -> Tensor:
+        return _DrawnLayer.apply((architecture.layers[i], i, gradients), gradients.anchor, h, *weights[i])
+
+    gradients.begin()
+    return pass_by_autograd(architecture.forward(apply, x).unsqueeze(0), gradients)
 
 
 class _DrawnLayer(torch.autograd.Function):

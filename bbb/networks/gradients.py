@@ -1,11 +1,24 @@
 """Gradients of the weights that a backward pass writes where they are wanted, in place of handing them to autograd."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bbb.networks.layers import LayerWeights
+
+
+class Pass(NamedTuple):
+    """A network's forward pass on a minibatch, which can be run backward once.
+
+    Attributes:
+        outputs: ``(S, B, C)``, or ``(S, R, B, C)``, without a graph.
+        backward: takes the gradient at the outputs, and leaves those of the weights where they are wanted.
+    """
+
+    outputs: Tensor
+    backward: Callable[[Tensor], None]
 
 
 class LayerGradients:
@@ -49,6 +62,17 @@ class LayerGradients:
                 for target in targets:
                     if target is not None:
                         target.zero_()
+
+
+def pass_by_autograd(outputs: Tensor, *gradients: LayerGradients) -> Pass:
+    """Make a pass of outputs with a graph, whose nodes leave the gradients of the weights aside."""
+
+    def backward(grad: Tensor) -> None:
+        outputs.backward(grad.to(outputs.dtype))
+        for each in gradients:
+            each.end()
+
+    return Pass(outputs.detach(), backward)
 
 
 def first_draw(weights: LayerWeights) -> LayerWeights:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from bbb.distributions import NoiseSource, normal
 from bbb.networks.architecture import Architecture
-from bbb.networks.chain import NoisyChain, is_chain
-from bbb.networks.gradients import LayerGradients, empty_like, first_draw, no_view
+from bbb.networks.chain import is_chain, noisy_chain
+from bbb.networks.gradients import LayerGradients, Pass, empty_like, first_draw, no_view, pass_by_autograd
 from bbb.networks.layers import LEAST_VARIANCE, Layer, LayerWeights
 
 
@@ -59,9 +59,6 @@ def forward_local(
         Outputs ``(S, B, C)``, or ``(S, R, B, C)``.
     """
     layers = architecture.layers
-    if gradients is not None and num_samples == 1 and is_chain(architecture, x):
-        of_mean, of_variance = ([*map(first_draw, weights)] for weights in (mean, variance))
-        return NoisyChain.apply(gradients, gradients[0].anchor, x, of_mean, of_variance, noise).unsqueeze(0)
     num_replica_axes = mean[0][0].ndim - 1 - len(layers[0].shape)
     anchor = gradients[0].anchor if gradients is not None else None
 
@@ -72,6 +69,28 @@ def forward_local(
         return node.apply(how, anchor, h, *first_draw(mean[i]), *first_draw(variance[i]))
 
     return architecture.forward(apply, architecture.expand(x, num_samples))
+
+
+def run_local(
+    architecture: Architecture,
+    mean: Sequence[LayerWeights],
+    variance: Sequence[LayerWeights],
+    x: Tensor,
+    num_samples: int,
+    noise: NoiseSource,
+    gradients: tuple[LayerGradients, LayerGradients],
+) -> Pass:
+    """Do what :func:`forward_local` does, to train a network.
+
+    The backward pass leaves the gradients at the means, and twice those at the variances.
+    """
+    if num_samples == 1 and is_chain(architecture, x):
+        of_mean, of_variance = ([*map(first_draw, weights)] for weights in (mean, variance))
+        return noisy_chain(of_mean, of_variance, x, noise, (gradients[0].layers, gradients[1].layers))
+    for each in gradients:
+        each.begin()
+    outputs = forward_local(architecture, mean, variance, x, num_samples, noise, gradients)
+    return pass_by_autograd(outputs, *gradients)
 
 
 def num_activations(architecture: Architecture) -> int:

@@ -38,6 +38,12 @@ def test_a_table_is_drawn_anew_after_its_uses():
     assert not seen & later
 
 
+def test_no_two_steps_of_a_table_read_the_same_window():
+    """Nor do the processes of a group: 2 of them take 2,000 steps, where random places would coincide 2,000 times."""
+    firsts = [steps(table(2000, window=64, group=Group(rank, 2)), 2000, (1,)).flatten().tolist() for rank in range(2)]
+    assert len({*firsts[0], *firsts[1]}) == 4000
+
+
 def test_steps_share_numbers_until_then():
     numbers = steps(table(64), 64, (4096,)).flatten().tolist()
     assert len({*numbers}) < len(numbers) / 3  # 64 windows of 4,096 in a table of 69,632

@@ -110,6 +110,21 @@ def test_nll_is_minus_the_sum_of_log_prob_and_so_is_its_gradient(member, draws):
 
 @members
 @draws
+def test_nll_and_its_gradient_at_once_are_those_of_autograd(member, draws):
+    outputs, y = outputs_of(member, draws).requires_grad_(), labels_of(member, draws)
+    learnt = [parameter for parameter in member.likelihood.parameters() if parameter.requires_grad]
+    nll = member.likelihood.nll(outputs, y)
+    expected = torch.autograd.grad(0.3 * nll.sum(), [outputs, *learnt])
+    found, grad = member.likelihood.nll_with_gradient(outputs.detach(), y, 0.3)
+    assert not found.requires_grad
+    assert not grad.requires_grad
+    torch.testing.assert_close(found, nll.detach(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close([grad, *(parameter.grad for parameter in learnt)], [*expected], rtol=1e-9, atol=1e-9)
+    member.likelihood.zero_grad()
+
+
+@members
+@draws
 def test_gradient_of_nll_is_that_of_finite_differences(member, draws):
     y = labels_of(member, draws)
     torch.autograd.gradcheck(

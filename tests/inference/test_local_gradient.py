@@ -109,10 +109,12 @@ def test_outputs_and_gradients_are_those_of_autograd(name, prior, replicas, num_
         outputs, kl = as_written_down(network, p, x, num_samples, seeded(seed), with_kl)
         cost = (outputs * outputs.sin()).sum() + (KL_WEIGHT * kl).sum()
         expected = torch.autograd.grad(cost, parameters)
-        found, found_kl = by_hand.forward(x, seeded(seed), with_kl)
+        (found, backward), found_kl = by_hand.forward(x, seeded(seed), with_kl)
         for parameter in parameters:
             parameter.grad = None
-        ((found * found.sin()).sum() + (KL_WEIGHT * found_kl).sum()).backward()
+        backward(found.sin() + found * found.cos())
+        if found_kl.requires_grad:
+            (KL_WEIGHT * found_kl).sum().backward()
         weight = (
             torch.tensor(KL_WEIGHT, dtype=torch.float64) if seed == 10 else KL_WEIGHT
         )  # in a graph of a GPU it is a tensor
@@ -130,8 +132,8 @@ def test_layers_that_do_not_run_have_the_gradient_of_the_kl_alone():
     architecture = Lazy((3, 3, 3))
     network = BayesianNetwork(architecture, gaussian(num_weights(architecture.layers), seed=1))
     by_hand = LocalGradient(network, Categorical(3), gaussian_prior(network.posterior.dim, 0.7).double(), 1)
-    outputs, _ = by_hand.forward(double(4, 3, seed=2), seeded(3), False)
-    outputs.sum().backward()
+    (outputs, backward), _ = by_hand.forward(double(4, 3, seed=2), seeded(3), False)
+    backward(torch.ones_like(outputs))
     by_hand.store(0.0)
     kernel, bias = network.layers(network.posterior.mean.grad.unsqueeze(0))[0]
     assert (kernel == 0).all()
