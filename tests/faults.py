@@ -484,8 +484,8 @@ FAULTS = [
     Fault(
         "the KL's gradient at log_std without the variance",
         "inference/local_gradient.py",
-        "grad_log_std.mul_(self._variance).sub_(kl_weight)",
-        "grad_log_std.sub_(kl_weight)",
+        "torch.addcmul(minus_weight, grad_log_std, self._variance, out=grad_log_std)",
+        "grad_log_std.add_(minus_weight)",
         "inference/test_local_gradient.py",
     ),
     Fault(
@@ -512,8 +512,8 @@ FAULTS = [
     Fault(
         "drawn weights' KL at log_std without the variance",
         "inference/drawn_gradient.py",
-        "addcmul_(self._variance, self._closed.precision * weight)",
-        "add_(self._closed.precision * weight)",
+        "addcmul_(self._variance, closed.precision * weight)",
+        "add_(closed.precision * weight)",
         "inference/test_drawn_gradient.py",
     ),
     Fault(
@@ -533,8 +533,8 @@ FAULTS = [
     Fault(
         "the gradient of a flowed draw skips the flows",
         "inference/drawn_gradient.py",
-        "        if self._flows is None and is_first:",
-        "        if is_first:",
+        "torch.add(self._grad_log_scale, minus_weight, out=self._grad_log_std)",
+        "torch.addcmul(minus_weight, self._grad_w, self._deviation, out=self._grad_log_std)",
         "inference/test_drawn_gradient.py",
     ),
     Fault(

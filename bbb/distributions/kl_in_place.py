@@ -16,7 +16,7 @@ The plain versions are :meth:`Gaussian.kl_divergence`, :meth:`ARD.kl_divergence`
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, linalg
 
 from bbb.distributions.ard import ARD
 from bbb.distributions.base import WeightDistribution
@@ -96,24 +96,24 @@ class GaussianKL:
         self.precision = torch.exp(-2.0 * log_std)
         self._has_one_std = log_std.ndim == 0
         self._log_std_sum = posterior.dim * log_std if self._has_one_std else log_std.sum(-1)
-        # (mean - m) times the root of the precision where weights have their own, so that it is squared at once
-        self._shift_rate = self.precision if self._has_one_std else self.precision.sqrt()
+        # The shift, mean - m, is multiplied by the root of the precision, so that its square is that of the KL.
+        self._root = self.precision.sqrt()
+        self._minus_root_m = -self._root * prior.mean.detach()
         self._is_centred = self._has_one_std and not prior.mean.any()
         self._shift = mean if self._is_centred else torch.empty_like(mean)
 
     def value(self, variance: Tensor) -> Tensor:
         posterior, shift = self.posterior, self._shift
-        if not self._is_centred:
-            torch.sub(posterior.mean, self.prior.mean, out=shift)
-        if self._has_one_std:
-            quadratic = (variance.sum(-1) + torch.linalg.vecdot(shift, shift)) * self.precision
+        spread = variance.sum(-1) * self.precision if self._has_one_std else linalg.vecdot(variance, self.precision)
+        if self._is_centred:
+            square = linalg.vecdot(shift, shift) * self.precision
         else:
-            shift.mul_(self._shift_rate)
-            quadratic = torch.linalg.vecdot(variance, self.precision) + torch.linalg.vecdot(shift, shift)
-        return self._log_std_sum - posterior.log_std.sum(-1) + 0.5 * (quadratic - posterior.dim)
+            torch.addcmul(self._minus_root_m, self._root, posterior.mean.detach(), out=shift)
+            square = linalg.vecdot(shift, shift)
+        return self._log_std_sum - posterior.log_std.detach().sum(-1) + 0.5 * (spread + square - posterior.dim)
 
     def add_gradient_of_mean(self, grad: Tensor, weight: float | Tensor) -> None:
-        add_product(grad, self._shift, self._shift_rate, weight)
+        add_product(grad, self._shift, self.precision if self._is_centred else self._root, weight)
 
 
 class DrawnKL:
@@ -146,4 +146,4 @@ class DrawnKL:
             log q - log p, a scalar in nats; without the log-determinant of flows.
         """
         log_p = self._log_prior.subtract_gradient(w, grad, weight)
-        return -0.5 * torch.linalg.vecdot(epsilon, epsilon) - self._of_noise - log_p
+        return -0.5 * linalg.vecdot(epsilon, epsilon) - self._of_noise - log_p

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bbb.distributions import (
     ARD,
+    ClosedKL,
     DrawnKL,
     FlowedGaussian,
     Gaussian,
@@ -100,9 +101,9 @@ class DrawnGradient(GradientEstimator):
             if self._flows is not None:
                 self._flows.backward(-kl_weight * share if with_kl else 0.0, is_first=s == 0)
                 kl = kl - log_det * share if with_kl else kl
-            self._add_draw(is_first=s == 0)
-        if with_kl:
-            self._add_kl(kl_weight)
+            self._add_draw(kl_weight if with_kl else 0.0, is_first=s == 0)
+        if with_kl and self._closed is not None:
+            self._add_closed_kl(self._closed, kl_weight)
         base.mean.grad, base.log_std.grad = self._grad_mean, self._grad_log_std
         return Terms(nll, kl, score)
 
@@ -121,25 +122,29 @@ class DrawnGradient(GradientEstimator):
         nll, score = self.run_back(network_pass, y, nll_weight)
         return nll[0], score
 
-    def _add_draw(self, is_first: bool) -> None:
-        """Carry the gradients at a draw and at its deviation on to mean and log_std."""
+    @torch.no_grad()
+    def _add_draw(self, kl_weight: float | Tensor, is_first: bool) -> None:
+        """Carry the gradients at a draw and at its deviation on to mean and log_std.
+
+        The first draw brings what log_std has of the KL whatever is drawn, minus its weight.
+        """
         if not is_first:
             self._grad_mean.add_(self._grad_w)
-        elif self._grad_w is not self._grad_mean:
+            if self._flows is None:
+                self._grad_log_std.addcmul_(self._grad_w, self._deviation)
+            else:
+                self._grad_log_std.add_(self._grad_log_scale)
+            return
+        minus_weight = torch.zeros_like(self._std[:1]).sub_(kl_weight)
+        if self._grad_w is not self._grad_mean:
             self._grad_mean.copy_(self._grad_w)
-        if self._flows is None and is_first:
-            torch.mul(self._grad_w, self._deviation, out=self._grad_log_std)
-        elif self._flows is None:
-            self._grad_log_std.addcmul_(self._grad_w, self._deviation)
-        elif not is_first:
-            self._grad_log_std.add_(self._grad_log_scale)
-        elif self._grad_log_scale is not self._grad_log_std:
-            self._grad_log_std.copy_(self._grad_log_scale)
+        if self._flows is None:
+            torch.addcmul(minus_weight, self._grad_w, self._deviation, out=self._grad_log_std)
+        else:
+            torch.add(self._grad_log_scale, minus_weight, out=self._grad_log_std)
 
     @torch.no_grad()
-    def _add_kl(self, weight: float | Tensor) -> None:
-        """Add what the KL contributes beside the draws."""
-        if self._closed is not None:
-            self._closed.add_gradient_of_mean(self._grad_mean, weight)
-            self._grad_log_std.addcmul_(self._variance, self._closed.precision * weight)
-        self._grad_log_std.sub_(weight)
+    def _add_closed_kl(self, closed: ClosedKL, weight: float | Tensor) -> None:
+        """Add what a KL with a closed form has beside the constant."""
+        closed.add_gradient_of_mean(self._grad_mean, weight)
+        self._grad_log_std.addcmul_(self._variance, closed.precision * weight)

@@ -101,5 +101,6 @@ class LocalGradient(GradientEstimator):
                 grad_log_std.add_(self._kl.precision * kl_weight)
             else:  # without a pass over memory for the products
                 grad_log_std.add_(self._kl.precision, alpha=kl_weight)
-            grad_log_std.mul_(self._variance).sub_(kl_weight)
+            minus_weight = torch.zeros_like(self._variance[..., :1]).sub_(kl_weight)
+            torch.addcmul(minus_weight, grad_log_std, self._variance, out=grad_log_std)
         posterior.mean.grad, posterior.log_std.grad = grad_mean, grad_log_std
