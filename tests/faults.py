@@ -308,8 +308,8 @@ FAULTS = [
     Fault(
         "kept pixels are not scaled up",
         "data/transforms.py",
-        "return (x * keep).mul_(1.0 / (1.0 - share))",
-        "return x * keep",
+        "return (x * keep.to(x.dtype)).mul_(1.0 / (1.0 - share))",
+        "return x * keep.to(x.dtype)",
         "data",
     ),
     Fault(

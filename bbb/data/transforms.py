@@ -86,7 +86,7 @@ def drop_pixels(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     bits = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device)
     bits.random_(-(2**63), None, generator=generator)
     keep = bits.view(torch.int16)[: x.numel()].view_as(x) >= round(share * 2**16) - 2**15
-    return (x * keep).mul_(1.0 / (1.0 - share))
+    return (x * keep.to(x.dtype)).mul_(1.0 / (1.0 - share))
 
 
 def shift_images(images: Tensor, pixels: int, input_shape: Sequence[int], generator: torch.Generator) -> Tensor:

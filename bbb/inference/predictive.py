@@ -12,7 +12,7 @@ from bbb.inference.scores import entropy
 from bbb.networks import BayesianNetwork, LayerWeights, forward_drawn, num_activations
 
 CHUNK = 10_000  # images evaluated at once: bounds memory, costs no speed
-NUM_ACTIVATIONS = 2**23  # of all layers, that are evaluated at once: those of a convolution outgrow caches much sooner
+NUM_ACTIVATIONS = 2**21  # of all layers, that are evaluated at once: they stay in the processor's cache
 
 OnImages = Callable[[int], None]
 Watch = Callable[[Iterator[Tensor]], Iterator[Tensor]]
