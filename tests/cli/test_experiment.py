@@ -169,17 +169,17 @@ def test_a_run_that_another_process_ends_first_is_left_as_it_is(in_tmp, capsys, 
 def test_a_signal_in_mid_epoch_finishes_the_step_and_saves(in_tmp, capsys, monkeypatch, number):
     words = ["with", "blundell", *SMALL, "num_epochs=3"]
     command(*words, "experiment_name=whole")
-    measure, steps = Categorical.nll, []
+    measure, steps = Categorical.nll_with_gradient, []
 
-    def measure_and_signal(likelihood, outputs, labels):
+    def measure_and_signal(*arguments):
         steps.append(len(steps))
         if len(steps) == 15:  # 1,198 images are 10 steps an epoch
             os.kill(os.getpid(), number)
-        return measure(likelihood, outputs, labels)
+        return measure(*arguments)
 
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
-        patch.setattr(Categorical, "nll", measure_and_signal)
+        patch.setattr(Categorical, "nll_with_gradient", measure_and_signal)
         with pytest.raises(SystemExit) as stop:
             command(*words, "experiment_name=stopped")
     assert (stop.value.code, len(steps)) == (128 + number, 15)
@@ -196,13 +196,13 @@ def test_a_signal_in_mid_epoch_finishes_the_step_and_saves(in_tmp, capsys, monke
 def test_a_run_stopped_while_its_prior_is_chosen_says_that_nothing_was_saved(in_tmp, capsys, monkeypatch):
     command("with", "domain_a", *SMALL)
     monkeypatch.setattr("bbb.runs.pipeline.source_error", None)  # not reached
-    measure = Categorical.nll
+    measure = Categorical.nll_with_gradient
 
-    def measure_and_signal(likelihood, outputs, labels):
+    def measure_and_signal(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        return measure(likelihood, outputs, labels)
+        return measure(*arguments)
 
-    monkeypatch.setattr(Categorical, "nll", measure_and_signal)
+    monkeypatch.setattr(Categorical, "nll_with_gradient", measure_and_signal)
     with pytest.raises(SystemExit) as stop:
         command("with", "transfer", "prior_inflation=auto", *SMALL)
     assert stop.value.code == 143
